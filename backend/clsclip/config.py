@@ -1,0 +1,100 @@
+"""Settings of the backend and of one segmentation: default, title and help text, once each.
+
+Command-line options (:mod:`clsclip.cli.arguments`), the widget's tooltips and the service all
+read them from here. Nothing in this module imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_MODEL: Final = "mini"
+"""Name of the bundled model."""
+
+DEFAULT_THRESHOLD: Final = 0.5
+"""Foreground probability from which a pixel belongs to a word."""
+
+MAX_WORDS: Final = 64
+"""Words per request."""
+
+MAX_WORD_LENGTH: Final = 100
+"""Characters per word; CLIP's text encoder reads at most 77 tokens."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SegmentSettings(Settings):
+    """How one image is segmented. What a request carries beside the image and its words."""
+
+    model: str = Field(
+        DEFAULT_MODEL,
+        title="Model",
+        description="Name of a model, or the path of a run directory on the backend's machine.",
+        min_length=1,
+    )
+    zoom: float | None = Field(
+        None,
+        title="Zoom",
+        description=(
+            "Model pixels per image pixel. Empty: chosen from the size of the objects that a "
+            "first look at the whole image finds."
+        ),
+        gt=0.0,
+        le=16.0,
+    )
+    templates: bool = Field(
+        True,
+        title="Prompt templates",
+        description="Average the text token over the model's prompt templates "
+        "('a photo of a {}') instead of using the bare word.",
+    )
+
+
+class BackendSettings(Settings):
+    """How a backend process runs."""
+
+    host: str = Field(
+        "127.0.0.1",
+        title="Host",
+        description="Address to listen on. The default accepts connections of this machine only.",
+        min_length=1,
+    )
+    port: int = Field(
+        0, title="Port", description="TCP port to listen on; 0 takes a free one.", ge=0, le=65535
+    )
+    device: str = Field(
+        "auto",
+        title="Device",
+        description="auto, cpu, cuda, cuda:N or mps. auto takes the first GPU, else the CPU.",
+        min_length=1,
+    )
+    max_request_mb: int = Field(
+        1024,
+        title="Largest request",
+        description="Largest request body in MiB, also after unpacking; larger ones are refused.",
+        ge=1,
+    )
+    queue_size: int = Field(
+        8,
+        title="Queue size",
+        description="Requests that may wait for the device; further ones are told to come back.",
+        ge=1,
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        (),
+        title="Allowed hosts",
+        description="Further names by which clients may call this backend (the Host header); "
+        "127.0.0.1, localhost and the listening address always may.",
+    )
+    exit_with_parent: bool = Field(
+        False,
+        title="Exit with parent",
+        description="Stop when standard input closes, that is, when the program that started "
+        "this backend ends for whatever reason.",
+    )

@@ -1,0 +1,1 @@
+"""The ClsCLIP network: frozen CLIP towers, replaced [CLS], decoder, checkpoints, model names."""

@@ -1,0 +1,235 @@
+"""Model directories: ``config.json`` and ``model.safetensors``, written atomically, read strictly.
+
+A model directory holds the trained part of one ClsCLIP (projections and decoder) and says to
+which CLIP weights it belongs: a hub name, a folder, or a folder inside the model directory. The
+SHA-256 of those base weights is stored, so that a head is never put on other towers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import safetensors
+import torch
+from pydantic import Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clsclip.config import Settings
+from clsclip.errors import CheckpointError, FileError
+from clsclip.model.clip import ClipTowers, load_towers
+from clsclip.model.clsclip import ClsClip, HeadSettings
+from clsclip.wire import describe_validation
+
+CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
+BASE_FOLDER: Final = "clip"
+
+
+class BaseWeights(Settings):
+    """The CLIP weights that a head belongs to."""
+
+    source: str = Field(
+        description="Hub name, folder, or the name of a folder inside the model directory."
+    )
+    revision: str | None = None
+    sha256: str = Field(description="ClipTowers.fingerprint() of the weights.")
+
+
+class ModelConfig(Settings):
+    """Content of a model directory's ``config.json``."""
+
+    format: Literal[1] = 1
+    kind: Literal["clsclip"] = "clsclip"
+    description: str = ""
+    base: BaseWeights
+    head: HeadSettings
+    training: dict[str, Any] = Field(
+        default_factory=dict, description="What trained it: command, data, figures, commit."
+    )
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder that takes the place of ``path`` only when all went well.
+
+    Raises
+    ------
+    FileError
+        If the folder cannot be written, or ``path`` is a folder that is not a model directory.
+    """
+    path = path.absolute()
+    if path.exists() and not (path / CONFIG_FILE).is_file() and any(path.iterdir()):
+        raise FileError(f"'{path}' holds other files; give an empty or new folder.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise FileError(f"'{path}' cannot be written ({error}).") from error
+    try:
+        yield draft
+        draft.chmod(0o755)
+        old = draft.with_name(f"{draft.name}-old")
+        if path.exists():
+            path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def save_model(
+    model: ClsClip,
+    path: str | Path,
+    *,
+    source: str,
+    revision: str | None = None,
+    description: str = "",
+    training: Mapping[str, Any] | None = None,
+    bundle: torch.dtype | None = None,
+) -> None:
+    """Write a model directory.
+
+    Parameters
+    ----------
+    model : ClsClip
+    path : str or Path
+        The directory; an older model there is replaced at once or not at all.
+    source, revision : str
+        Where the CLIP weights came from; ``source`` is ignored with ``bundle``.
+    description : str
+        One line for lists of models.
+    training : mapping, optional
+        JSON values that say what trained it.
+    bundle : torch.dtype, optional
+        Write the CLIP weights too, in this format (and the head likewise), so that the directory
+        is complete by itself. The model in memory is rounded to it, so that its fingerprint is
+        the one of the files.
+
+    Raises
+    ------
+    FileError
+    """
+    with atomic_directory(Path(path)) as draft:
+        if bundle is not None:
+            model.to(bundle)
+            model.towers.clip.save_pretrained(draft / BASE_FOLDER)
+            model.towers.tokenizer.save_pretrained(draft / BASE_FOLDER)
+            source, revision = BASE_FOLDER, None
+        config = ModelConfig(
+            description=description,
+            base=BaseWeights(
+                source=source, revision=revision, sha256=model.towers.fingerprint()
+            ),
+            head=model.settings,
+            training=dict(training or {}),
+        )
+        state = {name: tensor.contiguous().cpu() for name, tensor in model.head_state().items()}
+        save_file(state, draft / WEIGHTS_FILE)
+        (draft / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+        for file in draft.rglob("*"):
+            if file.is_file():
+                _flush(file)
+
+
+def load_model(path: str | Path, towers: ClipTowers | None = None) -> ClsClip:
+    """Read a model directory, in float32 and evaluation mode.
+
+    Parameters
+    ----------
+    path : str or Path
+    towers : ClipTowers, optional
+        Towers that are loaded already; their fingerprint must be the stored one.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing, truncated or foreign, a tensor is missing, superfluous or
+        misshapen, or the base weights are not those that the head was trained on.
+    ModelUnavailableError
+        If the base weights come from a hub that cannot be reached.
+    """
+    folder = Path(path)
+    config = read_config(folder)
+    if towers is None:
+        inside = folder / config.base.source
+        towers = load_towers(inside if inside.is_dir() else config.base.source,
+                             config.base.revision)  # fmt: skip
+    found = towers.fingerprint()
+    if found != config.base.sha256:
+        raise CheckpointError(
+            f"The head in '{folder}' belongs to other CLIP weights than "
+            f"'{config.base.source}' holds now (SHA-256 {config.base.sha256[:12]}… expected, "
+            f"{found[:12]}… found). Restore those weights or train the head again."
+        )
+    model = ClsClip(towers, config.head)
+    state = read_tensors(folder / WEIGHTS_FILE)
+    expected = model.head_state()
+    faults = [
+        f"{name}: {'missing' if name not in state else tuple(state[name].shape)}"
+        for name in sorted(expected)
+        if name not in state or state[name].shape != expected[name].shape
+    ] + [f"{name}: not of this model" for name in sorted(set(state) - set(expected))]
+    if faults:
+        raise CheckpointError(
+            f"'{folder / WEIGHTS_FILE}' does not fit its {CONFIG_FILE}: {'; '.join(faults[:5])}. "
+            "Get the complete model directory again."
+        )
+    model.load_state_dict({name: t.float() for name, t in state.items()}, strict=False)
+    return model.eval()
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read and check a model directory's ``config.json``.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    file = folder / CONFIG_FILE
+    try:
+        return ModelConfig.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"'{folder}' is not a model directory: {CONFIG_FILE} cannot be read ({error}). Give "
+            "the folder that training wrote."
+        ) from error
+    except ValidationError as error:
+        raise CheckpointError(
+            f"'{file}' is not the configuration of a ClsCLIP model: {describe_validation(error)}"
+        ) from error
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Read a safetensors file onto the CPU.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    try:
+        return load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"'{file}' cannot be read ({error}). It is missing or truncated; copy it again."
+        ) from error
+
+
+def model_version(folder: Path) -> str:
+    """Twelve hexadecimal digits that identify base weights and head of a model directory."""
+    digest = hashlib.sha256(read_config(folder).base.sha256.encode())
+    digest.update((folder / WEIGHTS_FILE).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,202 @@
+"""ClsCLIP: the text-side [CLS] replaces the visual [CLS] in shallow layers (section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from clsclip.config import Settings
+from clsclip.errors import InvalidConfigError
+from clsclip.model.clip import ClipTowers
+from clsclip.model.decoder import Decoder
+
+DEFAULT_TEMPLATES: Final = (
+    "{}",
+    "a photo of a {}.",
+    "an image of {}.",
+    "a microscopy image of {}.",
+    "a picture with a {} in it.",
+)
+
+
+class HeadSettings(Settings):
+    """Shape of the trained part of ClsCLIP."""
+
+    replaced_layers: tuple[int, ...] = Field(
+        (2, 3, 4),
+        title="Replaced layers",
+        description="Layers of the visual encoder, counted from 0, whose [CLS] comes from the "
+        "text (N1 <= i < N2 in Eq. 6; Table 3 compares other sets).",
+    )
+    decoder_layers: int = Field(
+        2, title="Decoder layers", description="Transformer layers of the decoder (K).", ge=1
+    )
+    decoder_width: int = Field(
+        192, title="Decoder width", description="Channels of the decoder.", ge=8
+    )
+    decoder_heads: int = Field(
+        6, title="Decoder heads", description="Attention heads of the decoder.", ge=1
+    )
+    image_size: int = Field(
+        352,
+        title="Image size",
+        description="Side in pixels of the square that the network reads at once.",
+        ge=16,
+    )
+    prompt_templates: tuple[str, ...] = Field(
+        DEFAULT_TEMPLATES,
+        title="Prompt templates",
+        description="Sentences around the word: one is drawn per training pair, their mean is "
+        "used for prediction.",
+        min_length=1,
+    )
+
+    @field_validator("replaced_layers")
+    @classmethod
+    def _ascending(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if any(index < 0 for index in layers) or list(layers) != sorted(set(layers)):
+            raise ValueError("replaced layers must be ascending, distinct and not negative")
+        return layers
+
+    @field_validator("prompt_templates")
+    @classmethod
+    def _with_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        for template in templates:
+            if template.count("{}") != 1:
+                raise ValueError(f"the template {template!r} needs exactly one {{}}")
+        return templates
+
+
+class ClsClip(nn.Module):
+    """Frozen CLIP towers with one projection per replaced layer and a decoder.
+
+    Only the projections L^i and the decoder are trained. Text guides the image, never the
+    reverse.
+
+    Parameters
+    ----------
+    towers : ClipTowers
+    settings : HeadSettings
+    """
+
+    def __init__(self, towers: ClipTowers, settings: HeadSettings) -> None:
+        super().__init__()
+        vision = towers.config.vision_config
+        depth = len(towers.layers)
+        if settings.replaced_layers and settings.replaced_layers[-1] >= depth:
+            raise InvalidConfigError(
+                f"Layer {settings.replaced_layers[-1]} cannot be replaced: the visual encoder "
+                f"has layers 0 to {depth - 1}."
+            )
+        if settings.image_size % vision.patch_size:
+            raise InvalidConfigError(
+                f"The image size {settings.image_size} is not a multiple of the patch size "
+                f"{vision.patch_size}."
+            )
+        self.towers = towers
+        self.settings = settings
+        text_width = towers.config.text_config.hidden_size
+        self.projections = nn.ModuleDict(
+            {
+                str(index): nn.Linear(text_width, vision.hidden_size)
+                for index in settings.replaced_layers
+            }
+        )
+        self.decoder = Decoder(
+            vision.hidden_size, settings.decoder_width, settings.decoder_heads,
+            settings.decoder_layers, vision.patch_size,
+        )  # fmt: skip
+
+    @property
+    def first_replaced(self) -> int:
+        """N1; the number of layers where none is replaced."""
+        layers = self.settings.replaced_layers
+        return layers[0] if layers else len(self.towers.layers)
+
+    def text_cls(self, words: Sequence[str], templates: bool = True) -> Tensor:
+        """T^cls per word, the mean over the prompt templates or of the bare word.
+
+        Returns
+        -------
+        Tensor, shape (K, d)
+        """
+        if not templates:
+            return self.towers.text_cls(words)
+        prompts = self.settings.prompt_templates
+        texts = [template.format(word) for word in words for template in prompts]
+        return self.towers.text_cls(texts).unflatten(0, (len(words), len(prompts))).mean(1)
+
+    def encode_shallow(self, pixels: Tensor) -> Tensor:
+        """Input of layer N1, which does not depend on the word (Eq. 5).
+
+        Encode an image once, then call :meth:`decode` for any number of words.
+
+        Parameters
+        ----------
+        pixels : Tensor, shape (B, 3, H, W)
+            RGB in [0, 1]; H and W are multiples of the patch size.
+
+        Returns
+        -------
+        Tensor, shape (B, 1 + m, D)
+        """
+        tokens = self.towers.embed(pixels)
+        for index in range(self.first_replaced):
+            tokens = self.towers.run_layer(index, tokens)
+        return tokens
+
+    def guide(self, shallow: Tensor, text_cls: Tensor) -> Tensor:
+        """Output of the last visual layer under the guidance of a word (Eq. 6 and 7).
+
+        Parameters
+        ----------
+        shallow : Tensor, shape (B, 1 + m, D)
+            From :meth:`encode_shallow`.
+        text_cls : Tensor, shape (B, d)
+            One word per image.
+
+        Returns
+        -------
+        Tensor, shape (B, 1 + m, D)
+        """
+        tokens = shallow
+        for index in range(self.first_replaced, len(self.towers.layers)):
+            if str(index) in self.projections:
+                cls = self.projections[str(index)](text_cls).to(tokens.dtype)
+                tokens = torch.cat([cls[:, None], tokens[:, 1:]], dim=1)
+            tokens = self.towers.run_layer(index, tokens)
+        return tokens
+
+    def decode(self, shallow: Tensor, text_cls: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Foreground logits, shape (B, H, W), of one word per encoded image (Eq. 6 to 8)."""
+        logits: Tensor = self.decoder(self.guide(shallow, text_cls)[:, 1:], grid)
+        return logits
+
+    def forward(self, pixels: Tensor, text_cls: Tensor) -> Tensor:
+        """Foreground logits of one word per image.
+
+        Parameters
+        ----------
+        pixels : Tensor, shape (B, 3, H, W)
+            RGB in [0, 1]; H and W are multiples of the patch size.
+        text_cls : Tensor, shape (B, d)
+
+        Returns
+        -------
+        Tensor, shape (B, H, W)
+        """
+        side = self.towers.patch_size
+        grid = (pixels.shape[2] // side, pixels.shape[3] // side)
+        return self.decode(self.encode_shallow(pixels), text_cls, grid)
+
+    def head_state(self) -> dict[str, Tensor]:
+        """Weights of the trained part only."""
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("towers.")
+        }

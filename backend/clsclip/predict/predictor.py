@@ -1,0 +1,256 @@
+"""Segment images with ClsCLIP: the one entry point of service, command line and Python."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
+from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
+from clsclip.model.checkpoint import load_model, model_version
+from clsclip.model.device import choose_device, fast_dtype
+from clsclip.model.registry import find_model
+from clsclip.predict.tiling import window_starts, window_weight
+from clsclip.predict.transforms import resize, to_rgb, to_tensor
+from clsclip.predict.zoom import refined_zoom, whole_image_zoom
+from clsclip.wire import Segmentation, check_words
+
+WINDOWS_PER_BATCH: Final = 8
+"""Windows that go through the network together."""
+
+OVERLAP: Final = 0.25
+"""Part of a window that it shares with its neighbour."""
+
+_MAX_CACHED_WORDS: Final = 4096
+
+
+class Predictor:
+    """A loaded model that turns images and words into foreground probabilities.
+
+    An image is encoded once up to the first replaced layer; each further word costs only the
+    layers from there on. One predictor serves one thread at a time.
+
+    Parameters
+    ----------
+    model : str
+        Name of a model, or path of a model directory.
+    device : str
+        See :func:`clsclip.model.device.choose_device`.
+
+    Raises
+    ------
+    UnknownModelError, ModelUnavailableError, CheckpointError, DeviceError
+
+    Examples
+    --------
+    >>> from skimage.data import immunohistochemistry
+    >>> from clsclip import Predictor
+    >>> result = Predictor("mini").segment(immunohistochemistry(), words=["nucleus"])
+    >>> result.labels(threshold=0.5).shape
+    (512, 512)
+    """
+
+    def __init__(self, model: str = DEFAULT_MODEL, *, device: str = "auto") -> None:
+        folder = find_model(model)
+        self.name = model
+        self.device = choose_device(device)
+        self.dtype = fast_dtype(self.device)
+        self.version = model_version(folder)
+        self._model = load_model(folder).to(self.device, self.dtype)
+        self._text_cls: dict[tuple[str, bool], Tensor] = {}
+
+    def segment(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        *,
+        contrast_limits: tuple[float, float] | None = None,
+        zoom: float | None = None,
+        templates: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Foreground probability of every word at every pixel.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W), (H, W, 3) or (H, W, 4)
+            bool, integer or floating point.
+        words : sequence of str, length K
+            What to segment, one class each.
+        contrast_limits : tuple of float, optional
+            Values shown as black and white; see :func:`clsclip.predict.transforms.to_rgb`.
+        zoom : float, optional
+            Model pixels per image pixel. None: chosen per word, see :mod:`clsclip.predict.zoom`.
+        templates : bool
+            Average the text token over prompt templates.
+        progress : callable, optional
+            Called with (steps done, steps known so far).
+        cancelled : callable, optional
+            Asked between steps; an answer of True ends the work.
+
+        Returns
+        -------
+        Segmentation
+
+        Raises
+        ------
+        InvalidImageError, InvalidWordError, InvalidConfigError
+            For input that cannot be segmented.
+        CancelledError
+            If ``cancelled`` said so.
+        DeviceError
+            If the device runs out of memory.
+        """
+        started = time.perf_counter()
+        checked = check_words(tuple(words))
+        if zoom is not None and not 0.0 < zoom <= _largest_zoom():
+            raise InvalidConfigError(
+                f"The zoom is {zoom}; it must be above 0 and at most {_largest_zoom():g}."
+            )
+        rgb = to_rgb(image, contrast_limits)
+        shape = (rgb.shape[0], rgb.shape[1])
+        steps = _Steps(progress, cancelled)
+        with torch.inference_mode(), _device_faults(self.device):
+            pixels = to_tensor(rgb).to(self.device)
+            text = torch.stack([self._word(word, templates) for word in checked])
+            first = zoom or whole_image_zoom(shape, self._model.settings.image_size)
+            looks = self._look(pixels, text, first, steps)
+            zooms = [first] * len(checked)
+            maps = [_quantise(look, shape) for look in looks]
+            if zoom is None:
+                for wanted, chosen in _by_zoom(looks, first).items():
+                    further = self._look(pixels, text[chosen], wanted, steps)
+                    for k, look in zip(chosen, further, strict=True):
+                        maps[k], zooms[k] = _quantise(look, shape), wanted
+        return Segmentation(
+            probabilities=np.stack(maps),
+            words=checked,
+            model=self.name,
+            model_version=self.version,
+            zooms=tuple(zooms),
+            seconds=time.perf_counter() - started,
+        )
+
+    def _word(self, word: str, templates: bool) -> Tensor:
+        """T^cls of a word, shape (d,), remembered."""
+        key = (word, templates)
+        if key not in self._text_cls:
+            if len(self._text_cls) >= _MAX_CACHED_WORDS:
+                self._text_cls.clear()
+            self._text_cls[key] = self._model.text_cls([word], templates)[0]
+        return self._text_cls[key]
+
+    def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: _Steps) -> Tensor:
+        """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
+        rows, columns = (max(1, round(zoom * length)) for length in pixels.shape[2:])
+        zoomed = resize(pixels, (rows, columns))
+        patch, size = self._model.towers.patch_size, self._model.settings.image_size
+        window = tuple(min(size, -(-length // patch) * patch) for length in (rows, columns))
+        padding = (0, max(0, window[1] - columns), 0, max(0, window[0] - rows))
+        padded = F.pad(zoomed, padding, mode="replicate")
+        overlap = int(size * OVERLAP)
+        corners = [
+            (top, left)
+            for top in window_starts(padded.shape[2], window[0], overlap)
+            for left in window_starts(padded.shape[3], window[1], overlap)
+        ]
+        weight = window_weight(window[0], window[1], overlap).to(self.device)
+        total = torch.zeros(len(text), *padded.shape[2:], device=self.device)
+        norm = torch.zeros(padded.shape[2:], device=self.device)
+        steps.expect(-(-len(corners) // WINDOWS_PER_BATCH))
+        for start in range(0, len(corners), WINDOWS_PER_BATCH):
+            steps.check()
+            batch = corners[start : start + WINDOWS_PER_BATCH]
+            crops = torch.cat([_crop(padded, corner, window) for corner in batch])
+            for k, map_ in enumerate(self._probabilities(crops, text)):
+                for corner, values in zip(batch, map_, strict=True):
+                    _crop(total[k], corner, window).add_(values * weight)
+            for corner in batch:
+                _crop(norm, corner, window).add_(weight)
+            steps.done()
+        return (total / norm)[:, :rows, :columns]
+
+    def _probabilities(self, crops: Tensor, text: Tensor) -> Iterator[Tensor]:
+        """For each word, probabilities (B, H, W) of float32 for crops (B, 3, H, W)."""
+        patch = self._model.towers.patch_size
+        grid = (crops.shape[2] // patch, crops.shape[3] // patch)
+        shallow = self._model.encode_shallow(crops.to(self.dtype))
+        for word in text:
+            logits = self._model.decode(shallow, word.expand(len(crops), -1), grid)
+            yield logits.float().sigmoid()
+
+
+class _Steps:
+    """Counts steps, tells the caller, and stops when the caller wants."""
+
+    def __init__(
+        self, progress: Callable[[int, int], None] | None, cancelled: Callable[[], bool] | None
+    ) -> None:
+        self._progress, self._cancelled = progress, cancelled
+        self._done = self._total = 0
+
+    def expect(self, steps: int) -> None:
+        self._total += steps
+        self._tell()
+
+    def check(self) -> None:
+        if self._cancelled is not None and self._cancelled():
+            raise CancelledError("The segmentation was cancelled.")
+
+    def done(self) -> None:
+        self._done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
+    """Indices of the words that want another zoom, by that zoom in steps of a quarter octave."""
+    wanted: dict[float, list[int]] = {}
+    for k, look in enumerate(looks.cpu().numpy()):
+        finer = refined_zoom(look >= DEFAULT_THRESHOLD, zoom)
+        if finer is not None:
+            rounded = float(2.0 ** (round(4 * np.log2(finer)) / 4))
+            wanted.setdefault(rounded, []).append(k)
+    return wanted
+
+
+def _crop(pixels: Tensor, corner: tuple[int, int], window: tuple[int, ...]) -> Tensor:
+    """A view of the last two axes."""
+    (top, left), (rows, columns) = corner, window
+    return pixels[..., top : top + rows, left : left + columns]
+
+
+def _quantise(look: Tensor, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Probabilities in image pixels, in steps of 1/255."""
+    image = resize(look[None, None], shape)[0, 0]
+    quantised: NDArray[np.uint8] = (image * 255).round().to(torch.uint8).cpu().numpy()
+    return quantised
+
+
+def _largest_zoom() -> float:
+    limits = SegmentSettings.model_fields["zoom"].metadata
+    return float(next(limit.le for limit in limits if hasattr(limit, "le")))
+
+
+@contextmanager
+def _device_faults(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise DeviceError(
+            f"The device {device} ran out of memory. Segment a smaller region, choose a smaller "
+            "zoom, or use --device cpu."
+        ) from error

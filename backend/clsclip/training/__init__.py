@@ -1,0 +1,1 @@
+"""Training: CLIP pre-training of small models, the ClsCLIP head, evaluation."""

@@ -1,0 +1,380 @@
+"""Annotated images on disk, whatever their format, as examples of class words.
+
+Four kinds of folder are recognised by what they hold: images with label images (``images/`` and
+``labels/``), COCO (``annotations/instances_*.json``), Pascal VOC boxes (``JPEGImages/`` and
+``Annotations/``), and one folder of images per class word.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pycocotools.coco import COCO
+from pycocotools.mask import decode as decode_rle
+from skimage.draw import ellipse
+from tifffile import imread
+
+from clsclip.errors import FileError
+from clsclip.predict.transforms import to_rgb
+from clsclip.training.words import canonical
+
+IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+TRAIN_FOLDERS: Final = ("train", "train2017", "train2014")
+VAL_FOLDERS: Final = ("val", "val2017", "val2014")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One annotated image.
+
+    Attributes
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB.
+    masks : mapping of str to ndarray of bool, shape (H, W)
+        Complete masks of words.
+    present : frozenset of str
+        Words that are in the image, with or without a mask.
+    ignore : ndarray of bool, shape (H, W), or None
+        Pixels for which no mask is vouched for.
+    diameter : float or None
+        Median diameter of the objects in pixels, where objects are told apart and the scale of
+        an image means nothing (microscopy).
+    """
+
+    image: NDArray[np.uint8]
+    masks: Mapping[str, NDArray[np.bool_]]
+    present: frozenset[str]
+    ignore: NDArray[np.bool_] | None = None
+    diameter: float | None = None
+
+
+class Source(Protocol):
+    """A set of examples of one origin.
+
+    Attributes
+    ----------
+    words : tuple of str
+        The class words of this source.
+    masked : bool
+        Whether examples have masks (True) or words only.
+    uncertain : frozenset of str
+        Words that may be in these images without being annotated: never used as absent words.
+    """
+
+    words: tuple[str, ...]
+    masked: bool
+    uncertain: frozenset[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+def read_image(file: Path) -> NDArray[Any]:
+    """Read one image file as it is stored: (H, W) or (H, W, C).
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read or is not an image.
+    """
+    try:
+        if file.suffix.lower() in (".tif", ".tiff"):
+            return np.asarray(imread(file))
+        with Image.open(file) as image:
+            if image.mode == "P":
+                return np.asarray(image.convert("RGB"))
+            return np.asarray(image)
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise FileError(
+            f"'{file}' cannot be read as an image ({error}). It may be truncated or of another "
+            "format than its name says."
+        ) from error
+
+
+def _read_rgb(file: Path) -> NDArray[np.uint8]:
+    rgb: NDArray[np.uint8] = np.round(to_rgb(read_image(file)) * 255).astype(np.uint8)
+    return rgb
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """``images/NAME.*`` with ``labels/NAME.*`` whose nonzero pixels are one word.
+
+    Different label values are different objects. Decoded images are kept in memory.
+    """
+
+    root: Path
+    word: str
+    uncertain: frozenset[str] = frozenset({"cell"})
+    masked: bool = True
+    _files: tuple[tuple[Path, Path], ...] = field(init=False, repr=False)
+    _cache: dict[int, Example] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_files", pair_files(self.root / "images", self.root / "labels"))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The one word."""
+        return (self.word,)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        if index not in self._cache:
+            image_file, label_file = self._files[index]
+            labels = read_labels(label_file)
+            areas = np.unique(labels[labels > 0], return_counts=True)[1]
+            mask = labels > 0
+            self._cache[index] = Example(
+                image=_read_rgb(image_file),
+                masks={self.word: mask},
+                present=frozenset({self.word} if mask.any() else ()),
+                diameter=float(np.sqrt(np.median(areas) * 4 / np.pi)) if len(areas) else None,
+            )
+        return self._cache[index]
+
+
+def read_labels(file: Path) -> NDArray[np.integer[Any]]:
+    """Read a label image: one integer per pixel, 0 = background.
+
+    Raises
+    ------
+    FileError
+    """
+    labels = read_image(file)
+    if labels.ndim != 2 or labels.dtype.kind not in "bui":
+        raise FileError(
+            f"'{file}' is no label image: its shape is {labels.shape} and its dtype "
+            f"{labels.dtype}; expected one integer per pixel."
+        )
+    return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+
+
+def pair_files(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
+    """Image and label files with the same stem, by name.
+
+    Raises
+    ------
+    FileError
+        If a folder is missing, there is no image, or an image has no label file.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise FileError(f"The folder '{folder}' does not exist.")
+    found = {f.stem: f for f in sorted(labels.iterdir()) if f.suffix.lower() in IMAGE_ENDINGS}
+    pairs = []
+    for file in sorted(images.iterdir()):
+        if file.suffix.lower() in IMAGE_ENDINGS:
+            if file.stem not in found:
+                raise FileError(f"'{file}' has no label file of the same name in '{labels}'.")
+            pairs.append((file, found[file.stem]))
+    if not pairs:
+        raise FileError(f"'{images}' holds no images ({', '.join(IMAGE_ENDINGS)}).")
+    return tuple(pairs)
+
+
+class CocoSource:
+    """Photographs with COCO instance annotations.
+
+    Parameters
+    ----------
+    annotations : Path
+        ``instances_*.json``.
+    images : Path
+        Folder of the image files.
+    """
+
+    masked = True
+    uncertain: frozenset[str] = frozenset({"face", "cell"})
+
+    def __init__(self, annotations: Path, images: Path) -> None:
+        self._coco = _quiet_coco(annotations)
+        self._images = images
+        self._ids = sorted(self._coco.getImgIds())
+        self._names = {
+            cat["id"]: canonical(cat["name"]) for cat in self._coco.loadCats(self._coco.getCatIds())
+        }
+        self.words = tuple(self._names.values())
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @lru_cache(maxsize=512)  # noqa: B019 - sources live as long as the training
+    def __getitem__(self, index: int) -> Example:
+        info = self._coco.loadImgs(self._ids[index])[0]
+        image = _read_rgb(self._images / info["file_name"])
+        masks: dict[str, NDArray[np.bool_]] = {}
+        ignore = np.zeros(image.shape[:2], dtype=bool)
+        for annotation in self._coco.loadAnns(self._coco.getAnnIds(imgIds=info["id"])):
+            mask = decode_rle(self._coco.annToRLE(annotation)).astype(bool)
+            if annotation.get("iscrowd"):
+                ignore |= mask
+            else:
+                word = self._names[annotation["category_id"]]
+                masks[word] = masks[word] | mask if word in masks else mask
+        return Example(image, masks, frozenset(masks), ignore if ignore.any() else None)
+
+
+def _quiet_coco(annotations: Path) -> COCO:
+    """Load annotations without pycocotools' prints."""
+    import contextlib
+    import io
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return COCO(str(annotations))
+    except (OSError, ValueError, KeyError) as error:
+        raise FileError(f"'{annotations}' is no COCO annotation file ({error}).") from error
+
+
+class VocBoxes:
+    """Pascal VOC boxes around round objects.
+
+    The ellipse inscribed in a box counts as its mask; the rest of the box is ignored.
+    """
+
+    masked = True
+    uncertain: frozenset[str] = frozenset({"nucleus", "blood"})
+    _ABBREVIATIONS: Final = {"rbc": "red blood cell", "wbc": "white blood cell"}
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._files = sorted((root / "Annotations").glob("*.xml"))
+        if not self._files:
+            raise FileError(f"'{root}/Annotations' holds no XML files.")
+        names = {name for file in self._files for name, _ in self._boxes(file)}
+        self.words = (*sorted(names), "cell")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _boxes(self, file: Path) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        try:
+            tree = ET.parse(file)  # noqa: S314 - local training data, no network entities
+        except (OSError, ET.ParseError) as error:
+            raise FileError(f"'{file}' is no Pascal VOC annotation ({error}).") from error
+        for entry in tree.iterfind("object"):
+            name = entry.findtext("name", "").lower()
+            box = entry.find("bndbox")
+            if box is not None:
+                x0, y0, x1, y1 = (
+                    round(float(box.findtext(k, "0"))) for k in ("xmin", "ymin", "xmax", "ymax")
+                )
+                yield canonical(self._ABBREVIATIONS.get(name, name)), (x0, y0, x1, y1)
+
+    @lru_cache(maxsize=512)  # noqa: B019 - sources live as long as the training
+    def __getitem__(self, index: int) -> Example:
+        file = self._files[index]
+        image = _read_rgb(next((self._root / "JPEGImages").glob(f"{file.stem}.*")))
+        shape = image.shape[:2]
+        masks: dict[str, NDArray[np.bool_]] = {}
+        boxed = np.zeros(shape, dtype=bool)
+        widths = []
+        for word, (x0, y0, x1, y1) in self._boxes(file):
+            boxed[max(y0, 0) : y1, max(x0, 0) : x1] = True
+            inside = ellipse((y0 + y1) / 2, (x0 + x1) / 2, max((y1 - y0) / 2, 0.5),
+                             max((x1 - x0) / 2, 0.5), shape=shape)  # fmt: skip
+            masks.setdefault(word, np.zeros(shape, dtype=bool))[inside] = True
+            widths.append(np.sqrt(max(x1 - x0, 1) * max(y1 - y0, 1)))
+        union = np.zeros(shape, dtype=bool)
+        for mask in masks.values():
+            union |= mask
+        if masks:
+            masks["cell"] = union & ~masks.get("platelet", np.zeros(shape, dtype=bool))
+        diameter = float(np.median(widths)) if widths else None
+        return Example(image, masks, frozenset(masks), boxed & ~union, diameter)
+
+
+class ClassFolders:
+    """One folder of images per class word, without masks."""
+
+    masked = False
+    uncertain: frozenset[str] = frozenset()
+
+    def __init__(self, root: Path) -> None:
+        self._files = [
+            (file, canonical(folder.name))
+            for folder in sorted(root.iterdir())
+            if folder.is_dir()
+            for file in sorted(folder.iterdir())
+            if file.suffix.lower() in IMAGE_ENDINGS
+        ]
+        self.words = tuple(dict.fromkeys(word for _, word in self._files))
+        if not self._files:
+            raise FileError(f"'{root}' holds no folders of images.")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Example:
+        file, word = self._files[index]
+        return Example(_read_rgb(file), {}, frozenset({word}))
+
+
+def find_sources(root: Path, *, val: bool = False) -> dict[str, Source]:
+    """Recognise every data folder below ``root`` (or ``root`` itself) by what it holds.
+
+    Parameters
+    ----------
+    root : Path
+    val : bool
+        Take the validation part of those that have one, and leave out the others.
+
+    Returns
+    -------
+    dict of str to Source
+        By folder name.
+
+    Raises
+    ------
+    FileError
+        If nothing is recognised.
+    """
+    if not root.is_dir():
+        raise FileError(f"The data folder '{root}' does not exist.")
+    sources: dict[str, Source] = {}
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        source = _recognise(folder, VAL_FOLDERS if val else TRAIN_FOLDERS, val)
+        if source is not None:
+            sources[folder.name] = source
+    if not sources:
+        raise FileError(
+            f"'{root}' holds no data of a known format: images/ + labels/, COCO, Pascal VOC, or "
+            "one folder per class word."
+        )
+    return sources
+
+
+def _recognise(folder: Path, parts: Sequence[str], val: bool) -> Source | None:
+    for part in parts:
+        annotations = folder / "annotations" / f"instances_{part}.json"
+        if annotations.is_file():
+            return CocoSource(annotations, folder / part)
+        if (folder / part / "images").is_dir():
+            return LabelFolder(folder / part, canonical(folder.name))
+    if val:
+        return None
+    if (folder / "images").is_dir() and (folder / "labels").is_dir():
+        return LabelFolder(folder, canonical(folder.name))
+    if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir():
+        return VocBoxes(folder)
+    classes = [path for path in folder.iterdir() if path.is_dir()]
+    if len(classes) >= 2 and all(_holds_images(path) for path in classes):
+        return ClassFolders(folder)
+    return None
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_ENDINGS for file in folder.iterdir())

@@ -1,0 +1,70 @@
+"""Class words: one canonical spelling per class, and the spellings that people use for it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_SPELLINGS: Final[dict[str, tuple[str, ...]]] = {
+    "nucleus": ("nuclei", "cell nucleus", "cell nuclei", "nucleuses"),
+    "red blood cell": ("red blood cells", "erythrocyte", "erythrocytes", "rbc"),
+    "white blood cell": ("white blood cells", "leukocyte", "leukocytes", "wbc"),
+    "platelet": ("platelets", "thrombocyte", "thrombocytes"),
+    "person": ("people", "human", "man", "woman"),
+    "airplane": ("airplanes", "aeroplane", "plane", "aircraft"),
+    "motorcycle": ("motorcycles", "motorbike", "motorbikes"),
+    "car": ("cars", "car side", "automobile"),
+    "cell phone": ("cell phones", "cellphone", "mobile phone"),
+    "couch": ("couches", "sofa"),
+    "tv": ("tvs", "television"),
+    "potted plant": ("potted plants", "house plant"),
+    "dining table": ("dining tables", "table"),
+    "bicycle": ("bicycles", "bike"),
+    "face": ("faces",),
+    "leopard": ("leopards",),
+    "crocodile": ("crocodiles", "crocodile head"),
+    "flamingo": ("flamingos", "flamingo head"),
+    "cougar": ("cougars", "cougar body", "cougar face"),
+    "water lily": ("water lilies", "water lilly"),
+    "inline skate": ("inline skates", "roller skate"),
+    "gerenuk": ("gerenuks",),
+    "knife": ("knives",),
+    "bus": ("buses",),
+    "sheep": (),
+    "scissors": (),
+    "skis": (),
+}
+"""Spellings beside the canonical one; a class that is not here only gets a plural."""
+
+_CANONICAL: Final = {
+    spelling: word for word, spellings in _SPELLINGS.items() for spelling in (word, *spellings)
+}
+
+
+def canonical(name: str) -> str:
+    """The class word for a name found in data: a folder, a category, a tag.
+
+    >>> canonical("Car_Side"), canonical("nuclei"), canonical("starfish")
+    ('car', 'nucleus', 'starfish')
+    """
+    text = " ".join(name.replace("_", " ").replace("-", " ").lower().split())
+    return _CANONICAL.get(text, text)
+
+
+def plural(word: str) -> str:
+    """English plural of a regular noun.
+
+    >>> plural("butterfly"), plural("toothbrush"), plural("cell")
+    ('butterflies', 'toothbrushes', 'cells')
+    """
+    if word.endswith(("s", "x", "ch", "sh", "z")):
+        return f"{word}es"
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return f"{word[:-1]}ies"
+    return f"{word}s"
+
+
+def spellings(word: str) -> tuple[str, ...]:
+    """Everything a person may type for a class word, the canonical spelling first."""
+    listed = _SPELLINGS.get(word, (plural(word),))
+    article = f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
+    return (word, *listed, article)

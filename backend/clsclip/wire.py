@@ -1,0 +1,350 @@
+"""What plugin and backend say to each other: requests, answers and their bytes.
+
+Arrays travel as ``.npz`` archives whose member ``meta`` holds the JSON of a pydantic model as
+UTF-8 bytes, see :mod:`clsclip.npz`. Everything else is JSON. The routes are:
+
+=======  ==============================  ==========================================
+method   route                           answer
+=======  ==============================  ==========================================
+GET      ``/v1/health``                  :class:`HealthReport`
+GET      ``/v1/models``                  :class:`ModelList`
+POST     ``/v1/segment?request_id=ID``   npz of :class:`Segmentation`
+GET      ``/v1/segment/ID``              :class:`Progress` of a running request
+DELETE   ``/v1/segment/ID``              204; the request ends with ``cancelled``
+=======  ==============================  ==========================================
+
+``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
+:mod:`clsclip.errors`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+
+from clsclip.config import DEFAULT_THRESHOLD, MAX_WORD_LENGTH, MAX_WORDS, SegmentSettings
+from clsclip.errors import (
+    InvalidConfigError,
+    InvalidImageError,
+    InvalidRequestError,
+    InvalidWordError,
+)
+from clsclip.npz import decode_npz, encode_npz
+
+API_PREFIX: Final = "/v1"
+NPZ_MEDIA_TYPE: Final = "application/x-npz"
+TOKEN_VARIABLE: Final = "NAPARI_CLSCLIP_TOKEN"  # noqa: S105 - a name, no token
+"""Environment variable from which a backend takes its bearer token."""
+
+REQUEST_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
+"""What a request id looks like; a UUID does."""
+
+_NUMBER_KINDS: Final = "buif"
+
+
+class Message(BaseModel):
+    """Base of everything that crosses the wire: frozen, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ErrorDetail(Message):
+    """Code and text of an error."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(Message):
+    """Body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ReadyLine(Message):
+    """The one line a backend prints on standard output once it listens."""
+
+    url: str
+    pid: int
+
+
+class HealthReport(Message):
+    """State of a backend; answered also while a segmentation runs."""
+
+    status: Literal["ready"] = "ready"
+    version: str = Field(description="Version of napari-clsclip that the backend runs.")
+    device: str = Field(description="Compute device, for people: 'CPU (2 threads, bfloat16)'.")
+    pid: int
+    uptime_seconds: float
+    queued: int = Field(description="Requests that wait.")
+    running: int = Field(description="Requests that run now: 0 or 1.")
+    loaded_models: tuple[str, ...]
+
+
+class ModelInfo(Message):
+    """One model that a request may name."""
+
+    name: str
+    description: str
+    available: bool = Field(description="Whether it can be used now, without a download.")
+    reason: str | None = Field(None, description="Why it is not available.")
+
+
+class ModelList(Message):
+    """Answer of ``GET /v1/models``; the default model comes first."""
+
+    models: tuple[ModelInfo, ...]
+
+
+class Progress(Message):
+    """How far a request is."""
+
+    state: Literal["queued", "running"]
+    done: int = Field(description="Steps finished.")
+    total: int = Field(description="Steps known so far; 0 before the first is known.")
+
+
+class SegmentRequest(SegmentSettings):
+    """What ``POST /v1/segment`` asks for, beside the image array."""
+
+    words: tuple[str, ...]
+    contrast_limits: tuple[FiniteFloat, FiniteFloat] | None = Field(
+        None,
+        description="Values that are shown as black and white. None: the range of the dtype for "
+        "uint8, else minimum and maximum of the image.",
+    )
+
+
+class _SegmentationMeta(Message):
+    words: tuple[str, ...]
+    model: str
+    model_version: str
+    zooms: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result of segmenting one image plane for one or more words.
+
+    Attributes
+    ----------
+    probabilities : ndarray of uint8, shape (K, H, W)
+        Foreground probability of each of the K words, in steps of 1/255: ``q`` stands for
+        ``q / 255``.
+    words : tuple of str, length K
+        The class words; word ``k`` has class id ``k + 1``.
+    model : str
+        Name of the model as the request gave it.
+    model_version : str
+        Hash that identifies the weights.
+    zooms : tuple of float, length K
+        Model pixels per image pixel at which each word was segmented.
+    seconds : float
+        Time the computation took, without waiting in the queue.
+    """
+
+    probabilities: NDArray[np.uint8]
+    words: tuple[str, ...]
+    model: str
+    model_version: str
+    zooms: tuple[float, ...]
+    seconds: float
+
+    def labels(self, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.uint16]:
+        """Class ids at a threshold.
+
+        Parameters
+        ----------
+        threshold : float, in (0, 1]
+            A pixel belongs to its most probable word if that probability is at least this.
+
+        Returns
+        -------
+        ndarray of uint16, shape (H, W)
+            0 is background, ``k + 1`` is word ``k``. Of equally probable words the first wins.
+        """
+        if not 0.0 < threshold <= 1.0:
+            raise InvalidConfigError(
+                f"The threshold is {threshold}; it must be above 0 and at most 1."
+            )
+        lowest = max(1, math.ceil(round(threshold * 255, 6)))
+        best = self.probabilities[0]
+        ids: NDArray[np.uint16] = (best >= lowest).astype(np.uint16)
+        for k, probability in enumerate(self.probabilities[1:], start=2):
+            better = (probability > best) & (probability >= lowest)
+            ids[better] = k
+            best = np.maximum(best, probability)
+        return ids
+
+
+def parse_words(text: str) -> tuple[str, ...]:
+    """Split comma-separated class words.
+
+    Raises
+    ------
+    InvalidWordError
+        If nothing is left, or by :func:`check_words`.
+    """
+    return check_words(tuple(part for part in text.split(",") if part.strip()))
+
+
+def check_words(words: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Strip, collapse white space and drop repetitions (letter case ignored).
+
+    Raises
+    ------
+    InvalidWordError
+        If there is no word, an empty one, one of more than ``MAX_WORD_LENGTH`` characters, or
+        more than ``MAX_WORDS`` of them.
+    """
+    cleaned: dict[str, str] = {}
+    for word in words:
+        text = " ".join(word.split())
+        if not text:
+            raise InvalidWordError("A class word is empty. Type what to segment, e.g. 'nucleus'.")
+        if len(text) > MAX_WORD_LENGTH:
+            raise InvalidWordError(
+                f"The class word '{text[:20]}…' has {len(text)} characters; "
+                f"at most {MAX_WORD_LENGTH} can be read. Use a short phrase."
+            )
+        cleaned.setdefault(text.casefold(), text)
+    if not cleaned:
+        raise InvalidWordError(
+            "No class word was given. Type what to segment, e.g. 'nucleus', "
+            "or several words separated by commas."
+        )
+    if len(cleaned) > MAX_WORDS:
+        raise InvalidWordError(
+            f"{len(cleaned)} class words were given; at most {MAX_WORDS} fit in one request."
+        )
+    return tuple(cleaned.values())
+
+
+def encode_segment_request(image: NDArray[Any], request: SegmentRequest) -> bytes:
+    """Bytes of a request; see :func:`decode_segment_request` for the array's format.
+
+    Raises
+    ------
+    InvalidImageError
+        If the array holds anything but booleans, integers or real numbers.
+    """
+    _require_numbers(image)
+    return encode_npz(request.model_dump_json(), image=image)
+
+
+def decode_segment_request(body: bytes, max_bytes: int) -> tuple[NDArray[Any], SegmentRequest]:
+    """Read the body of ``POST /v1/segment``.
+
+    Parameters
+    ----------
+    body : bytes
+        An ``.npz`` archive with the members ``image`` and ``meta``.
+    max_bytes : int
+        Most bytes that the arrays may take once unpacked.
+
+    Returns
+    -------
+    image : ndarray, shape (H, W), (H, W, 3) or (H, W, 4), read-only
+        Booleans, integers or real numbers; whether its shape and values can be segmented is for
+        the predictor to say.
+    request : SegmentRequest
+        Its words are those of :func:`check_words`.
+
+    Raises
+    ------
+    InvalidRequestError, InvalidImageError, InvalidWordError, RequestTooLargeError
+    """
+    arrays, meta = decode_npz(body, ("image",), max_bytes)
+    _require_numbers(arrays["image"])
+    request = _validate(SegmentRequest, meta)
+    checked = request.model_copy(update={"words": check_words(request.words)})
+    return arrays["image"], checked
+
+
+def encode_segmentation(result: Segmentation) -> bytes:
+    """Bytes of the answer of ``POST /v1/segment``."""
+    meta = _SegmentationMeta(
+        words=result.words,
+        model=result.model,
+        model_version=result.model_version,
+        zooms=result.zooms,
+        seconds=result.seconds,
+    )
+    return encode_npz(meta.model_dump_json(), probabilities=result.probabilities)
+
+
+def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
+    """Read the answer of ``POST /v1/segment``.
+
+    Parameters
+    ----------
+    body : bytes
+        An ``.npz`` archive with the members ``probabilities`` and ``meta``.
+    max_bytes : int
+        Most bytes that the arrays may take once unpacked.
+
+    Returns
+    -------
+    Segmentation
+        Its array is read-only.
+
+    Raises
+    ------
+    InvalidRequestError, RequestTooLargeError
+        If the bytes are not such an answer.
+    """
+    arrays, text = decode_npz(body, ("probabilities",), max_bytes)
+    meta = _validate(_SegmentationMeta, text)
+    probabilities = arrays["probabilities"]
+    if (
+        probabilities.dtype != np.uint8
+        or probabilities.ndim != 3
+        or not 0 < len(probabilities) == len(meta.words)
+    ):
+        raise InvalidRequestError(
+            f"The backend's answer holds {probabilities.dtype} of shape {probabilities.shape}; "
+            f"expected uint8 of shape ({len(meta.words)}, height, width). "
+            "Plugin and backend should be the same version of napari-clsclip."
+        )
+    return Segmentation(probabilities, meta.words, meta.model, meta.model_version, meta.zooms,
+                        meta.seconds)  # fmt: skip
+
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def _validate(model: type[_M], text: str) -> _M:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidRequestError(describe_validation(error)) from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """One sentence per fault of a pydantic model, naming the key and the value."""
+    return " ".join(
+        f"'{'.'.join(map(str, fault['loc'])) or 'message'}': {fault['msg']} "
+        f"(got {str(fault['input'])[:60]!r})."
+        for fault in error.errors()
+    )
+
+
+def _require_numbers(image: NDArray[Any]) -> None:
+    if image.dtype.kind not in _NUMBER_KINDS:
+        raise InvalidImageError(
+            f"The image's values are of type {image.dtype}; "
+            "booleans, integers and real numbers can be segmented. Convert it first."
+        )
+
+
+def error_json(code: str, message: str) -> str:
+    """JSON of an :class:`ErrorAnswer`."""
+    # A file name in the message may hold bytes that are no text; JSON must.
+    readable = message.encode(errors="replace").decode()
+    return ErrorAnswer(error=ErrorDetail(code=code, message=readable)).model_dump_json()
