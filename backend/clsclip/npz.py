@@ -96,8 +96,8 @@ def decode_npz(
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError,
             OverflowError, NotImplementedError, RuntimeError) as error:  # fmt: skip
         raise InvalidRequestError(
-            f"The message is not a readable .npz archive ({error}). It may be truncated; "
-            "send what numpy.savez writes, without pickled objects."
+            f"The message is not a readable .npz archive ({str(error)[:200]}). "
+            "It may be truncated; send what numpy.savez writes, without pickled objects."
         ) from error
 
 

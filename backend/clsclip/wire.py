@@ -305,7 +305,7 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
     if (
         probabilities.dtype != np.uint8
         or probabilities.ndim != 3
-        or not 0 < len(probabilities) == len(meta.words)
+        or not 0 < len(probabilities) == len(meta.words) == len(meta.zooms)
     ):
         raise InvalidRequestError(
             f"The backend's answer holds {probabilities.dtype} of shape {probabilities.shape}; "

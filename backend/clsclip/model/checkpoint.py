@@ -126,9 +126,7 @@ def save_model(
             source, revision = BASE_FOLDER, None
         config = ModelConfig(
             description=description,
-            base=BaseWeights(
-                source=source, revision=revision, sha256=model.towers.fingerprint()
-            ),
+            base=BaseWeights(source=source, revision=revision, sha256=model.towers.fingerprint()),
             head=model.settings,
             training=dict(training or {}),
         )

@@ -9,14 +9,37 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizerFast
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from clsclip.errors import CheckpointError, ModelUnavailableError
+
+# the constants of every OpenAI CLIP; transformers.image_utils has the same
+_MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
+_STD: Final = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Shift and scale RGB values in [0, 1], shape (B, 3, H, W), as CLIP was trained."""
+    mean = torch.tensor(_MEAN, dtype=pixels.dtype, device=pixels.device)
+    std = torch.tensor(_STD, dtype=pixels.dtype, device=pixels.device)
+    return (pixels - mean[:, None, None]) / std[:, None, None]
+
+
+def encode_text(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
+    """End-of-text token of each text after the final LayerNorm, shape (K, d) (Eq. 1)."""
+    tokens = tokenizer(
+        list(texts), padding=True, truncation=True, return_tensors="pt",
+        max_length=cast(Any, clip.config).text_config.max_position_embeddings,
+    )  # fmt: skip
+    output = clip.text_model(
+        input_ids=tokens["input_ids"].to(clip.device),
+        attention_mask=tokens["attention_mask"].to(clip.device),
+    )
+    return cast(Tensor, output.pooler_output)
 
 
 class ClipTowers(nn.Module):
@@ -26,30 +49,35 @@ class ClipTowers(nn.Module):
     ----------
     clip : CLIPModel
         Any CLIP of transformers with a ViT visual encoder.
-    tokenizer : CLIPTokenizerFast
+    tokenizer : CLIPTokenizer
         The tokenizer that belongs to it.
     """
 
-    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizerFast) -> None:
+    def __init__(self, clip: CLIPModel, tokenizer: CLIPTokenizer) -> None:
         super().__init__()
-        self.clip = clip.requires_grad_(False).eval()
+        self.clip = clip
+        clip.requires_grad_(False)
+        self.train(False)
         self.tokenizer = tokenizer
-        self.register_buffer("mean", torch.tensor(OPENAI_CLIP_MEAN).view(3, 1, 1), False)
-        self.register_buffer("std", torch.tensor(OPENAI_CLIP_STD).view(3, 1, 1), False)
 
     def train(self, mode: bool = True) -> ClipTowers:
         """Stay in evaluation mode: the towers are never trained here."""
-        return cast(ClipTowers, super().train(False))
-
-    @property
-    def config(self) -> CLIPConfig:
-        """Configuration of both towers."""
-        return self.clip.config
+        return super().train(False)
 
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        return int(self.clip.config.vision_config.patch_size)
+        return int(cast(Any, self.clip.config).vision_config.patch_size)
+
+    @property
+    def width(self) -> int:
+        """D, channels of the visual encoder."""
+        return int(cast(Any, self.clip.config).vision_config.hidden_size)
+
+    @property
+    def text_width(self) -> int:
+        """d, channels of the text encoder before its projection."""
+        return int(cast(Any, self.clip.config).text_config.hidden_size)
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -68,24 +96,7 @@ class ClipTowers(nn.Module):
         Tensor, shape (K, d)
             After the final LayerNorm of the text transformer.
         """
-        tokens = self.tokenizer(
-            list(words), padding=True, truncation=True, max_length=self._max_tokens,
-            return_tensors="pt",
-        )  # fmt: skip
-        device = next(self.clip.parameters()).device
-        output = self.clip.text_model(
-            input_ids=tokens["input_ids"].to(device),
-            attention_mask=tokens["attention_mask"].to(device),
-        )
-        return cast(Tensor, output.pooler_output)
-
-    @property
-    def _max_tokens(self) -> int:
-        return int(self.clip.config.text_config.max_position_embeddings)
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Shift and scale RGB values in [0, 1], shape (B, 3, H, W), as CLIP was trained."""
-        return (pixels - cast(Tensor, self.mean)) / cast(Tensor, self.std)
+        return encode_text(self.clip, self.tokenizer, words)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Input of layer 0: [CLS] and patch tokens with positions (Eq. 2).
@@ -102,7 +113,7 @@ class ClipTowers(nn.Module):
             Token 0 is [CLS].
         """
         visual = self.clip.vision_model
-        tokens = visual.embeddings(self.normalise(pixels), interpolate_pos_encoding=True)
+        tokens = visual.embeddings(normalise(pixels), interpolate_pos_encoding=True)
         return cast(Tensor, visual.pre_layrnorm(tokens))
 
     def run_layer(self, index: int, tokens: Tensor) -> Tensor:
@@ -139,11 +150,13 @@ def load_towers(source: str | Path, revision: str | None = None) -> ClipTowers:
     """
     local = Path(source).is_dir()
     options: dict[str, Any] = {"local_files_only": True} if local else {"revision": revision}
+    # a hub model without safetensors is read by PyTorch's restricted unpickler, which runs no code
+    formats: dict[str, Any] = {"use_safetensors": True} if local else {"weights_only": True}
     try:
-        clip, report = CLIPModel.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        clip, report = cast(Any, CLIPModel).from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, **formats, **options
         )
-        tokenizer = CLIPTokenizerFast.from_pretrained(source, **options)
+        tokenizer = CLIPTokenizer.from_pretrained(source, **options)
     except Exception as error:
         if local:
             raise CheckpointError(
@@ -168,6 +181,6 @@ def load_towers(source: str | Path, revision: str | None = None) -> ClipTowers:
     return ClipTowers(clip, tokenizer)
 
 
-def random_towers(config: CLIPConfig, tokenizer: CLIPTokenizerFast) -> ClipTowers:
+def random_towers(config: CLIPConfig, tokenizer: CLIPTokenizer) -> ClipTowers:
     """Untrained towers of a configuration, for tests and timing."""
     return ClipTowers(CLIPModel(config), tokenizer)

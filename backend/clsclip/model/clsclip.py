@@ -85,30 +85,28 @@ class ClsClip(nn.Module):
 
     def __init__(self, towers: ClipTowers, settings: HeadSettings) -> None:
         super().__init__()
-        vision = towers.config.vision_config
         depth = len(towers.layers)
         if settings.replaced_layers and settings.replaced_layers[-1] >= depth:
             raise InvalidConfigError(
                 f"Layer {settings.replaced_layers[-1]} cannot be replaced: the visual encoder "
                 f"has layers 0 to {depth - 1}."
             )
-        if settings.image_size % vision.patch_size:
+        if settings.image_size % towers.patch_size:
             raise InvalidConfigError(
                 f"The image size {settings.image_size} is not a multiple of the patch size "
-                f"{vision.patch_size}."
+                f"{towers.patch_size}."
             )
         self.towers = towers
         self.settings = settings
-        text_width = towers.config.text_config.hidden_size
         self.projections = nn.ModuleDict(
             {
-                str(index): nn.Linear(text_width, vision.hidden_size)
+                str(index): nn.Linear(towers.text_width, towers.width)
                 for index in settings.replaced_layers
             }
         )
         self.decoder = Decoder(
-            vision.hidden_size, settings.decoder_width, settings.decoder_heads,
-            settings.decoder_layers, vision.patch_size,
+            towers.width, settings.decoder_width, settings.decoder_heads,
+            settings.decoder_layers, towers.patch_size,
         )  # fmt: skip
 
     @property
@@ -128,7 +126,7 @@ class ClsClip(nn.Module):
             return self.towers.text_cls(words)
         prompts = self.settings.prompt_templates
         texts = [template.format(word) for word in words for template in prompts]
-        return self.towers.text_cls(texts).unflatten(0, (len(words), len(prompts))).mean(1)
+        return self.towers.text_cls(texts).view(len(words), len(prompts), -1).mean(1)
 
     def encode_shallow(self, pixels: Tensor) -> Tensor:
         """Input of layer N1, which does not depend on the word (Eq. 5).

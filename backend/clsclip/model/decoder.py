@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,4 +59,4 @@ class Decoder(nn.Module):
             tokens = layer(tokens)
         logits = self.to_pixels(self.norm_out(tokens))  # (B, m, p*p)
         maps = logits.transpose(1, 2).unflatten(2, grid)  # (B, p*p, rows, columns)
-        return cast(Tensor, F.pixel_shuffle(maps, self.patch_size)[:, 0])
+        return F.pixel_shuffle(maps, self.patch_size)[:, 0]

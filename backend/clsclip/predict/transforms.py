@@ -76,7 +76,7 @@ def _default_limits(colour: NDArray[Any]) -> tuple[float, float]:
 
 def to_tensor(rgb: NDArray[np.float32]) -> Tensor:
     """Array of shape (H, W, 3) as a tensor of shape (1, 3, H, W) with its own memory."""
-    return torch.tensor(rgb.transpose(2, 0, 1)[None])
+    return torch.from_numpy(rgb.transpose(2, 0, 1)[None].copy())
 
 
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,17 +16,14 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from pycocotools.coco import COCO
-from pycocotools.mask import decode as decode_rle
 from skimage.draw import ellipse
-from tifffile import imread
 
-from clsclip.errors import FileError
+from clsclip.errors import FileError, InvalidConfigError
+from clsclip.image_files import IMAGE_ENDINGS, list_images, read_image
 from clsclip.predict.transforms import to_rgb
 from clsclip.training.words import canonical
 
-IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 TRAIN_FOLDERS: Final = ("train", "train2017", "train2014")
 VAL_FOLDERS: Final = ("val", "val2017", "val2014")
 
@@ -58,47 +55,26 @@ class Example:
 
 
 class Source(Protocol):
-    """A set of examples of one origin.
+    """A set of examples of one origin."""
 
-    Attributes
-    ----------
-    words : tuple of str
-        The class words of this source.
-    masked : bool
-        Whether examples have masks (True) or words only.
-    uncertain : frozenset of str
-        Words that may be in these images without being annotated: never used as absent words.
-    """
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Class words."""
+        ...
 
-    words: tuple[str, ...]
-    masked: bool
-    uncertain: frozenset[str]
+    @property
+    def masked(self) -> bool:
+        """Whether examples have masks, or words only."""
+        ...
+
+    @property
+    def uncertain(self) -> frozenset[str]:
+        """Words that may be there without being annotated: never used as absent words."""
+        ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
-
-
-def read_image(file: Path) -> NDArray[Any]:
-    """Read one image file as it is stored: (H, W) or (H, W, C).
-
-    Raises
-    ------
-    FileError
-        If the file cannot be read or is not an image.
-    """
-    try:
-        if file.suffix.lower() in (".tif", ".tiff"):
-            return np.asarray(imread(file))
-        with Image.open(file) as image:
-            if image.mode == "P":
-                return np.asarray(image.convert("RGB"))
-            return np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise FileError(
-            f"'{file}' cannot be read as an image ({error}). It may be truncated or of another "
-            "format than its name says."
-        ) from error
 
 
 def _read_rgb(file: Path) -> NDArray[np.uint8]:
@@ -170,18 +146,12 @@ def pair_files(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
     FileError
         If a folder is missing, there is no image, or an image has no label file.
     """
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise FileError(f"The folder '{folder}' does not exist.")
-    found = {f.stem: f for f in sorted(labels.iterdir()) if f.suffix.lower() in IMAGE_ENDINGS}
+    found = {file.stem: file for file in list_images(labels)}
     pairs = []
-    for file in sorted(images.iterdir()):
-        if file.suffix.lower() in IMAGE_ENDINGS:
-            if file.stem not in found:
-                raise FileError(f"'{file}' has no label file of the same name in '{labels}'.")
-            pairs.append((file, found[file.stem]))
-    if not pairs:
-        raise FileError(f"'{images}' holds no images ({', '.join(IMAGE_ENDINGS)}).")
+    for file in list_images(images):
+        if file.stem not in found:
+            raise FileError(f"'{file}' has no label file of the same name in '{labels}'.")
+        pairs.append((file, found[file.stem]))
     return tuple(pairs)
 
 
@@ -218,7 +188,7 @@ class CocoSource:
         masks: dict[str, NDArray[np.bool_]] = {}
         ignore = np.zeros(image.shape[:2], dtype=bool)
         for annotation in self._coco.loadAnns(self._coco.getAnnIds(imgIds=info["id"])):
-            mask = decode_rle(self._coco.annToRLE(annotation)).astype(bool)
+            mask = self._coco.annToMask(annotation).astype(bool)
             if annotation.get("iscrowd"):
                 ignore |= mask
             else:
@@ -284,7 +254,8 @@ class VocBoxes:
         widths = []
         for word, (x0, y0, x1, y1) in self._boxes(file):
             boxed[max(y0, 0) : y1, max(x0, 0) : x1] = True
-            inside = ellipse((y0 + y1) / 2, (x0 + x1) / 2, max((y1 - y0) / 2, 0.5),
+            inside = ellipse(  # type: ignore[no-untyped-call]
+ (y0 + y1) / 2, (x0 + x1) / 2, max((y1 - y0) / 2, 0.5),
                              max((x1 - x0) / 2, 0.5), shape=shape)  # fmt: skip
             masks.setdefault(word, np.zeros(shape, dtype=bool))[inside] = True
             widths.append(np.sqrt(max(x1 - x0, 1) * max(y1 - y0, 1)))
@@ -378,3 +349,25 @@ def _recognise(folder: Path, parts: Sequence[str], val: bool) -> Source | None:
 
 def _holds_images(folder: Path) -> bool:
     return any(file.suffix.lower() in IMAGE_ENDINGS for file in folder.iterdir())
+
+
+def shares(sources: dict[str, Source], given: tuple[str, ...]) -> list[float]:
+    """Share of each source in the batches, from ``FOLDER=NUMBER`` texts.
+
+    Raises
+    ------
+    InvalidConfigError
+    """
+    weights = dict.fromkeys(sources, 1.0)
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = -1.0
+        if name not in weights or weight < 0:
+            raise InvalidConfigError(
+                f"--share {text}: expected FOLDER=NUMBER with one of {', '.join(sources)}."
+            )
+        weights[name] = weight
+    return list(weights.values())

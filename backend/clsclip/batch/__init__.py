@@ -1,0 +1,1 @@
+"""Many images in, label files out."""

@@ -1,0 +1,1 @@
+"""Commands: arguments of a settings model, and one module per command."""

@@ -1,0 +1,102 @@
+"""Command-line options from the fields of a settings model.
+
+A field ``max_request_mb: int`` becomes ``--max-request-mb``, a boolean a pair of flags
+``--templates`` and ``--no-templates``, a tuple of any length an option that may be repeated, and
+a tuple of fixed length an option with as many values. Defaults and help texts are the fields';
+pydantic reads and checks the values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import types
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from clsclip.errors import InvalidConfigError
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def add_settings(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
+    """Add one option per field of a settings model, as a group named by its docstring.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Must not have options of these names.
+    model : type of pydantic model
+        Fields may be booleans, numbers, strings, paths, literals, tuples of these, and optional.
+    """
+    title = (model.__doc__ or model.__name__).strip().partition("\n")[0].rstrip(".")
+    group = parser.add_argument_group(title)
+    for name, field in model.model_fields.items():
+        group.add_argument(_option(name), dest=name, **_argument(name, field))
+
+
+def settings_from(args: argparse.Namespace, model: type[_M]) -> _M:
+    """Read a settings model from parsed arguments; what was not given keeps its default.
+
+    Raises
+    ------
+    InvalidConfigError
+        If a value is not allowed; the message names the option.
+    """
+    given = {name: value for name, value in vars(args).items() if name in model.model_fields}
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InvalidConfigError(
+            " ".join(
+                f"{_option(str(fault['loc'][0]))} {fault['input']}: {fault['msg']}."
+                for fault in error.errors()
+            )
+        ) from error
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _argument(name: str, field: FieldInfo) -> dict[str, Any]:
+    """Keyword arguments of ``add_argument`` for a field."""
+    argument: dict[str, Any] = {
+        "default": argparse.SUPPRESS,
+        "required": field.is_required(),
+        "help": _help(field),
+    }
+    kind = _without_none(field.annotation)
+    members = get_args(kind)
+    if kind is bool:
+        argument["action"] = argparse.BooleanOptionalAction
+        return argument
+    argument["metavar"] = name.upper()
+    if get_origin(kind) is Literal:
+        argument["choices"] = members
+        argument["metavar"] = "{" + ",".join(map(str, members)) + "}"
+    elif get_origin(kind) is tuple and members[-1] is Ellipsis:
+        argument["action"] = "append"
+        argument["metavar"] = name.upper().removesuffix("S")
+    elif get_origin(kind) is tuple:
+        argument["nargs"] = len(members)
+    return argument
+
+
+def _without_none(annotation: Any) -> Any:
+    """Read ``X`` out of ``X | None``."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        others = [member for member in get_args(annotation) if member is not types.NoneType]
+        if len(others) == 1:
+            return others[0]
+    return annotation
+
+
+def _help(field: FieldInfo) -> str:
+    text = field.description or field.title or ""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    if default is not None and default != ():
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        text = f"{text} (default: {shown})"
+    return text.replace("%", "%%")

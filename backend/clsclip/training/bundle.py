@@ -1,0 +1,51 @@
+"""Make one self-contained folder of a trained model and the CLIP weights below it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from clsclip.config import Settings
+from clsclip.model.checkpoint import load_model, read_config, save_model
+from clsclip.model.registry import find_model
+from clsclip.training.run import RUN_FILE
+
+
+class BundleSettings(Settings):
+    """What to bundle."""
+
+    model: str = Field(title="Model", description="Name or path of the trained model.")
+    output: str = Field(title="Output", description="Folder to write; a model there is replaced.")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", title="Format", description="Number format of the weights."
+    )
+    description: str = Field("", title="Description", description="One line for lists of models.")
+    commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
+
+
+def bundle(settings: BundleSettings) -> Path:
+    """Write the folder; its ``config.json`` names the recipes of head and CLIP.
+
+    Returns
+    -------
+    Path
+    """
+    folder = find_model(settings.model)
+    config = read_config(folder)
+    recipe: dict[str, Any] = {"head": config.training}
+    clip_run = Path(config.base.source).parent / RUN_FILE
+    if clip_run.is_file():
+        recipe["clip"] = json.loads(clip_run.read_text())
+    if settings.commit:
+        recipe["commit"] = settings.commit
+    output = Path(settings.output)
+    save_model(
+        load_model(folder), output, source="", training=recipe,
+        description=settings.description or config.description,
+        bundle=getattr(torch, settings.dtype),
+    )  # fmt: skip
+    return output

@@ -1,0 +1,154 @@
+"""Train the ClsCLIP head on frozen towers (sections 3.3 and 5 of the paper).
+
+Only the projections L^i and the decoder move. Each step asks several words of each image, absent
+ones among them with an empty mask, so that the word matters; the layers below N1 run once per
+image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from clsclip.model.checkpoint import save_model
+from clsclip.model.clip import load_towers
+from clsclip.model.clsclip import ClsClip, HeadSettings
+from clsclip.model.device import choose_device, fast_dtype
+from clsclip.training.batches import Batch, Sampler, random_prompt
+from clsclip.training.loop import cosine_rate, train
+from clsclip.training.losses import mask_loss
+from clsclip.training.run import Run
+from clsclip.training.sources import find_sources, shares
+
+_MAX_PROMPTS: Final = 100_000
+"""Remembered text tokens; a run uses some thousands."""
+
+
+class FitSettings(HeadSettings):
+    """What a head training run is asked for."""
+
+    clip: str = Field(
+        title="CLIP", description="Folder or hub name of the CLIP whose towers are frozen."
+    )
+    data: str = Field(title="Data", description="Folder of data folders; see the documentation.")
+    share: tuple[str, ...] = Field(
+        (),
+        title="Share",
+        description="FOLDER=NUMBER: share of a data folder in the batches (default 1).",
+    )
+    minutes: float = Field(
+        20.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
+    )
+    batch_size: int = Field(16, title="Batch size", description="Images per step.", ge=1)
+    pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
+    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
+    cycles: int = Field(
+        1, title="Cycles", description="Cosine falls of the learning rate (warm restarts).", ge=1
+    )
+    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
+    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:N or mps.")
+    description: str = Field("", title="Description", description="One line for lists of models.")
+
+
+def fit(
+    settings: FitSettings,
+    output: Path,
+    *,
+    resume: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Train a head and write it as a model directory.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    output : Path
+        Run directory; the model goes into its folder ``model``.
+    resume : bool
+        Go on with the run that is there.
+    tell : callable
+        Takes a line of progress now and then.
+
+    Returns
+    -------
+    Path
+        The model directory.
+    """
+    run = Run(output, settings, resume=resume)
+    device = choose_device(settings.device)
+    sources = find_sources(Path(settings.data).expanduser())
+    towers = load_towers(settings.clip)
+    torch.manual_seed(settings.seed)
+    head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
+    model = ClsClip(towers, head).to(device)
+    trained = torch.nn.ModuleDict(
+        {"projections": model.projections, "decoder": model.decoder}
+    ).train()
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
+    clock = run.load_state({"head": trained}, optimizer)
+    seed = (settings.seed, clock.step)
+    sampler = Sampler(
+        list(sources.values()), shares(sources, settings.share), size=settings.image_size,
+        batch_size=settings.batch_size, pairs=settings.pairs, seed=seed,
+    )  # fmt: skip
+    train(
+        run, {"head": trained}, optimizer, clock, sampler,
+        HeadLoss(model, settings.pairs, np.random.default_rng(seed)), minutes=settings.minutes,
+        rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
+    )  # fmt: skip
+    path = output / "model"
+    source = Path(settings.clip)
+    save_model(
+        model.cpu(), path, source=str(source.absolute()) if source.is_dir() else settings.clip,
+        description=settings.description,
+        training={**settings.model_dump(mode="json"), "steps": clock.step},
+    )  # fmt: skip
+    return path
+
+
+class HeadLoss:
+    """Loss of a batch for the trained part of ClsCLIP.
+
+    Parameters
+    ----------
+    model : ClsClip
+    pairs : int
+        Q, words asked of each image.
+    rng : numpy Generator
+        Draws spellings and templates.
+    """
+
+    def __init__(self, model: ClsClip, pairs: int, rng: np.random.Generator) -> None:
+        self._model, self._pairs, self._rng = model, pairs, rng
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Binary cross-entropy plus Dice over all (image, word) pairs of a batch."""
+        device = next(self._model.decoder.parameters()).device
+        side = self._model.settings.image_size // self._model.towers.patch_size
+        with torch.autocast(device.type, fast_dtype(device)):
+            with torch.no_grad():
+                text = self._text_cls(batch.words)
+                shallow = self._model.encode_shallow(batch.images.to(device))
+            shallow = shallow.repeat_interleave(self._pairs, dim=0)
+            logits = self._model.decode(shallow, text, (side, side))
+        return {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}
+
+    def _text_cls(self, words: tuple[str, ...]) -> Tensor:
+        """T^cls of each word in a random spelling and template, shape (B * Q, d)."""
+        templates = self._model.settings.prompt_templates
+        prompts = [random_prompt(word, templates, self._rng) for word in words]
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
+        if len(self._known) + len(new) > _MAX_PROMPTS:
+            self._known.clear()
+            new = list(dict.fromkeys(prompts))
+        if new:
+            tokens = self._model.towers.text_cls(new).float()
+            self._known.update(zip(new, tokens, strict=True))
+        return torch.stack([self._known[prompt] for prompt in prompts])

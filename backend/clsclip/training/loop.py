@@ -1,0 +1,128 @@
+"""The training loop that pre-training and head training share: a time budget, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from clsclip.errors import ClsClipError
+from clsclip.training.run import Clock, Run
+
+CHECKPOINT_SECONDS: Final = 240
+"""Time between checkpoints."""
+
+REPORT_STEPS: Final = 50
+"""Optimizer steps between reports."""
+
+B = TypeVar("B")
+
+
+class DivergedError(ClsClipError):
+    """The loss is not finite."""
+
+    code = "diverged"
+
+
+def cosine_rate(part: float, *, cycles: int = 1, warm_up: float = 0.0) -> float:
+    """Factor of the learning rate at a moment of a run.
+
+    Parameters
+    ----------
+    part : float, 0 to 1
+        How much of the run is over.
+    cycles : int
+        Cosine falls from 1 to 0, each followed by a warm restart (Loshchilov & Hutter 2017;
+        section 5 of the paper).
+    warm_up : float
+        Part of the run with a linear rise, before the first fall.
+    """
+    if part < warm_up:
+        return max(part / warm_up, 0.01)
+    position = min(1.0, (part - warm_up) / (1 - warm_up)) * cycles
+    if position < cycles:
+        position -= math.floor(position)
+    else:
+        position = 1.0
+    return 0.5 * (1 + math.cos(math.pi * position)) + 1e-3
+
+
+def train(
+    run: Run,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    clock: Clock,
+    batches: Iterable[B],
+    losses: Callable[[B], Mapping[str, Tensor]],
+    *,
+    minutes: float,
+    rate: Callable[[float], float],
+    tell: Callable[[str], None],
+) -> None:
+    """Take optimizer steps until the time is over.
+
+    Parameters
+    ----------
+    run : Run
+        Where reports and checkpoints go.
+    modules : mapping of str to Module
+        What a checkpoint holds.
+    optimizer : Optimizer
+        Its learning rate at the start is the peak.
+    clock : Clock
+        Where the run stands; it is advanced.
+    batches : iterable
+        Endless.
+    losses : callable
+        Named losses of a batch, which are added.
+    minutes : float
+        Training time, over all sessions of the run.
+    rate : callable
+        Factor of the learning rate for the part (0 to 1) of the run that is over.
+    tell : callable
+        Takes a line of progress now and then.
+
+    Raises
+    ------
+    DivergedError
+        If a loss is NaN or infinite; the last checkpoint stays.
+    """
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    budget, last = minutes * 60, time.monotonic()
+    saved = last
+    recent: list[dict[str, float]] = []
+    for batch in batches:
+        factor = rate(clock.seconds / budget)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+        named = losses(batch)
+        total = torch.stack(list(named.values())).sum()
+        if not torch.isfinite(total):
+            raise DivergedError(
+                f"The loss is {total.item()} at step {clock.step}. Go on from the last "
+                "checkpoint with --resume, or start anew with a smaller --learning-rate."
+            )
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        now = time.monotonic()
+        clock.seconds, clock.step, last = clock.seconds + now - last, clock.step + 1, now
+        recent.append({name: loss.item() for name, loss in named.items()})
+        finished = clock.seconds >= budget
+        if clock.step % REPORT_STEPS == 0 or finished:
+            means = {name: sum(r[name] for r in recent) / len(recent) for name in recent[0]}
+            recent.clear()
+            run.report(step=clock.step, seconds=round(clock.seconds, 1), rate=factor, **means)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+            tell(f"{clock.seconds / 60:.1f} of {minutes:g} min  step {clock.step}  {shown}")
+        if finished or now - saved > CHECKPOINT_SECONDS:
+            run.save_state(modules, optimizer, clock)
+            saved = now
+        if finished:
+            return

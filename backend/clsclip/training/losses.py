@@ -1,0 +1,62 @@
+"""Losses per (image, word) pair and per (image, text) pair."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft Dice, each the mean over pairs (ours; the paper is silent).
+
+    The Dice term is left out for empty masks, where it knows no degrees: there the
+    cross-entropy alone pushes every pixel to the background.
+
+    Parameters
+    ----------
+    logits, target, valid : Tensor, shape (P, H, W)
+        Foreground logits, masks and pixels that count, of P (image, word) pairs.
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    logits, target, valid = logits.float(), target.float(), valid.float()
+    pixels = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * valid
+    entropy = pixels.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
+    probability = logits.sigmoid() * valid
+    target = target * valid
+    overlap = 2 * (probability * target).sum((1, 2))
+    size = probability.sum((1, 2)) + target.sum((1, 2))
+    dice = 1 - (overlap + 1) / (size + 1)
+    filled = (target.sum((1, 2)) > 0).float()
+    return entropy.mean() + (dice * filled).sum() / filled.sum().clamp(min=1)
+
+
+def sigmoid_contrast(similarity: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Sigmoid contrastive loss for images with any number of matching texts.
+
+    Pairs for which it is not known whether the text fits do not count. Matching and other pairs
+    weigh the same in total.
+
+    Parameters
+    ----------
+    similarity : Tensor, shape (B, T)
+        Scaled and shifted cosine similarity of B images and T texts.
+    target, known : Tensor of bool, shape (B, T)
+
+    Returns
+    -------
+    Tensor, scalar
+
+    References
+    ----------
+    Zhai et al., Sigmoid Loss for Language Image Pre-Training, ICCV 2023.
+    """
+    loss = F.binary_cross_entropy_with_logits(similarity.float(), target.float(), reduction="none")
+    positive, negative = (target & known).float(), (~target & known).float()
+    zero = torch.finfo(torch.float32).tiny
+    return (loss * positive).sum() / (positive.sum() + zero) + (loss * negative).sum() / (
+        negative.sum() + zero
+    )

@@ -1,0 +1,240 @@
+"""Pre-train a small CLIP on images with words, masks where there are some.
+
+No small CLIP with 16-pixel patches and biological words can be downloaded, so the bundled model
+starts from random weights. Two losses are added: image against text by the sigmoid contrastive
+loss, and, so that frozen patch tokens serve dense prediction, pixels against text. For the
+latter each patch token is mapped to p x p short pixel embeddings, whose product with a mapped
+text token gives the logits of a mask. That map is thrown away afterwards; ClsCLIP never sees it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from clsclip.config import Settings
+from clsclip.model.clip import encode_text, normalise
+from clsclip.model.clsclip import DEFAULT_TEMPLATES
+from clsclip.model.device import choose_device, fast_dtype
+from clsclip.training.batches import Batch, Sampler, random_prompt, target_matrix, vocabulary
+from clsclip.training.loop import cosine_rate, train
+from clsclip.training.losses import mask_loss, sigmoid_contrast
+from clsclip.training.run import Run
+from clsclip.training.sources import find_sources, shares
+from clsclip.training.tokenizer import train_tokenizer
+from clsclip.training.words import spellings
+
+TOWERS_FOLDER: Final = "clip"
+"""Folder of the run directory that holds the CLIP model."""
+
+CONTRAST_WEIGHT: Final = 0.5
+"""Weight of the contrastive loss beside the pixel loss."""
+
+PAIRS: Final = 4
+"""Words asked of each image by the pixel loss."""
+
+OTHER_WORDS: Final = 64
+"""Words per step that were drawn from the vocabulary, beside those of the batch."""
+
+
+class PretrainSettings(Settings):
+    """What a pre-training run is asked for."""
+
+    data: str = Field(title="Data", description="Folder of data folders; see the documentation.")
+    share: tuple[str, ...] = Field(
+        (),
+        title="Share",
+        description="FOLDER=NUMBER: share of a data folder in the batches (default 1).",
+    )
+    minutes: float = Field(
+        60.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
+    )
+    width: int = Field(256, title="Width", description="Channels of the visual encoder.", ge=32)
+    layers: int = Field(10, title="Layers", description="Layers of the visual encoder.", ge=5)
+    heads: int = Field(4, title="Heads", description="Attention heads of the visual encoder.")
+    text_width: int = Field(192, title="Text width", description="Channels of the text encoder.")
+    text_layers: int = Field(4, title="Text layers", description="Layers of the text encoder.")
+    image_size: int = Field(224, title="Image size", description="Side of the crops in pixels.")
+    batch_size: int = Field(32, title="Batch size", description="Images per step.", ge=2)
+    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
+    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
+    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:N or mps.")
+
+
+class PixelText(nn.Module):
+    """Pixels against text: the part of pre-training that is thrown away.
+
+    Parameters
+    ----------
+    width, text_width, patch_size : int
+        D and d of the towers, p.
+    channels : int
+        Length of a pixel embedding.
+    """
+
+    def __init__(self, width: int, text_width: int, patch_size: int, channels: int = 16) -> None:
+        super().__init__()
+        self.patch_size, self.channels = patch_size, channels
+        self.norm = nn.LayerNorm(width)
+        self.pixels = nn.Linear(width, channels * patch_size**2)
+        self.word = nn.Linear(text_width, channels + 1)
+
+    def forward(self, patches: Tensor, text_cls: Tensor) -> Tensor:
+        """Mask logits, shape (B * Q, H, W), for Q texts per image.
+
+        Parameters
+        ----------
+        patches : Tensor, shape (B, m, D)
+            Of square images.
+        text_cls : Tensor, shape (B * Q, d)
+        """
+        side = math.isqrt(patches.shape[1])
+        maps = self.pixels(self.norm(patches)).transpose(1, 2).unflatten(2, (side, side))
+        pixels = F.pixel_shuffle(maps, self.patch_size)  # (B, channels, H, W)
+        word = self.word(text_cls).unflatten(0, (len(patches), -1))  # (B, Q, channels + 1)
+        logits = word[..., :-1] @ pixels.flatten(2) / self.channels**0.5 + word[..., -1:]
+        return cast(Tensor, logits.flatten(0, 1).unflatten(1, tuple(pixels.shape[2:])))
+
+
+def small_clip(settings: PretrainSettings, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """An untrained CLIP of the asked size."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": settings.text_width,
+        "intermediate_size": 4 * settings.text_width,
+        "num_hidden_layers": settings.text_layers,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 77,
+        "projection_dim": settings.width,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": settings.width,
+        "intermediate_size": 4 * settings.width,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
+        "image_size": settings.image_size,
+        "patch_size": 16,
+        "projection_dim": settings.width,
+    }
+    torch.manual_seed(settings.seed)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.width)
+    clip = CLIPModel(config)
+    clip.set_attn_implementation("eager")  # its backward is faster on the CPU at this size
+    return clip
+
+
+def pretrain(
+    settings: PretrainSettings,
+    output: Path,
+    *,
+    resume: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Train a small CLIP and write it to ``output/clip``.
+
+    Parameters
+    ----------
+    settings : PretrainSettings
+    output : Path
+        Run directory.
+    resume : bool
+        Go on with the run that is there.
+    tell : callable
+        Takes a line of progress now and then.
+
+    Returns
+    -------
+    Path
+        Folder of the CLIP model, as ``CLIPModel.from_pretrained`` reads it.
+    """
+    run = Run(output, settings, resume=resume)
+    device = choose_device(settings.device)
+    sources = find_sources(Path(settings.data).expanduser())
+    words = vocabulary(list(sources.values()))
+    forms = [form for word in words for form in spellings(word)]
+    texts = [t.format(form) for form in forms for t in DEFAULT_TEMPLATES]
+    tokenizer = train_tokenizer(texts)
+    clip = small_clip(settings, tokenizer)
+    clip.to(device)  # type: ignore[arg-type]
+    pixel_text = PixelText(settings.width, settings.text_width, 16).to(device)
+    contrast = nn.ParameterDict({"bias": nn.Parameter(torch.tensor(-5.0))}).to(device)
+    modules = {"clip": clip, "pixel_text": pixel_text, "contrast": contrast}
+    parameters = [p for module in modules.values() for p in module.parameters()]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.05},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate, betas=(0.9, 0.98),
+    )  # fmt: skip
+    clock = run.load_state(modules, optimizer)
+    seed = (settings.seed, clock.step)
+    sampler = Sampler(
+        list(sources.values()), shares(sources, settings.share), size=settings.image_size,
+        batch_size=settings.batch_size, pairs=PAIRS, seed=seed,
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    step = _Step(clip, tokenizer, pixel_text, contrast["bias"], words, rng)
+    train(
+        run, modules, optimizer, clock, sampler, step, minutes=settings.minutes,
+        rate=lambda part: cosine_rate(part, warm_up=0.03), tell=tell,
+    )  # fmt: skip
+    folder = output / TOWERS_FOLDER
+    clip.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class _Step:
+    """The two losses of one batch."""
+
+    def __init__(
+        self,
+        clip: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        pixel_text: PixelText,
+        bias: Tensor,
+        vocabulary: tuple[str, ...],
+        rng: np.random.Generator,
+    ) -> None:
+        self._clip, self._tokenizer, self._pixel_text = clip, tokenizer, pixel_text
+        self._bias, self._vocabulary, self._rng = bias, vocabulary, rng
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Weighted contrastive loss and pixel loss."""
+        device = self._bias.device
+        columns = self._columns(batch)
+        prompts = [random_prompt(word, DEFAULT_TEMPLATES, self._rng) for word in columns]
+        with torch.autocast(device.type, fast_dtype(device)):
+            text_cls = encode_text(self._clip, self._tokenizer, prompts)
+            visual = self._clip.vision_model(pixel_values=normalise(batch.images.to(device)))
+            images = F.normalize(self._clip.visual_projection(visual.pooler_output), dim=-1)
+            texts = F.normalize(self._clip.text_projection(text_cls), dim=-1)
+            scale = self._clip.logit_scale.exp().clamp(max=100)
+            similarity = (images @ texts.T).float() * scale + self._bias
+            asked = torch.tensor([columns[word] for word in batch.words], device=device)
+            logits = self._pixel_text(visual.last_hidden_state[:, 1:], text_cls[asked])
+        target, known = (matrix.to(device) for matrix in target_matrix(batch, list(columns)))
+        return {
+            "contrast": CONTRAST_WEIGHT * sigmoid_contrast(similarity, target, known),
+            "pixel": mask_loss(logits, batch.masks.to(device), batch.valid.to(device)),
+        }
+
+    def _columns(self, batch: Batch) -> dict[str, int]:
+        """Words of this step and their places: those of the batch, and some others."""
+        own = [*batch.words, *(word for present in batch.present for word in sorted(present))]
+        others = self._rng.permutation(self._vocabulary)[:OTHER_WORDS]
+        unique = dict.fromkeys([*own, *map(str, others)])
+        return {word: column for column, word in enumerate(unique)}

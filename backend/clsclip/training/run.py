@@ -1,0 +1,162 @@
+"""A training run on disk: its configuration, its metrics, and the state to go on from.
+
+``config.json`` is written once. ``metrics.jsonl`` gains a line per report. ``state.safetensors``
+and ``state.json`` are replaced together every checkpoint, so that a run that was killed goes on
+from the last one. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from clsclip.config import Settings
+from clsclip.errors import CheckpointError, FileError
+from clsclip.wire import describe_validation
+
+RUN_FILE: Final = "run.json"
+METRICS_FILE: Final = "metrics.jsonl"
+STATE_FILE: Final = "state.safetensors"
+
+
+@dataclass
+class Clock:
+    """How far a run is: optimizer steps taken and seconds trained, over all its sessions."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+class Run:
+    """A run directory.
+
+    Parameters
+    ----------
+    path : Path
+        Created if it does not exist.
+    settings : Settings
+        What the run was asked for. An existing run must have been asked for the same.
+    resume : bool
+        Go on with an existing run instead of refusing it.
+
+    Raises
+    ------
+    FileError
+        If the folder holds a run and ``resume`` is False, or cannot be written.
+    CheckpointError
+        If the existing run has other settings, or its files cannot be read.
+    """
+
+    def __init__(self, path: Path, settings: Settings, *, resume: bool) -> None:
+        self.path = path
+        file = path / RUN_FILE
+        if file.exists():
+            if not resume:
+                raise FileError(
+                    f"'{path}' holds a run already. Give --resume to go on with it, or another "
+                    "--output."
+                )
+            self._same(file, settings)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, settings.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            raise FileError(f"The run directory '{path}' cannot be written ({error}).") from error
+
+    def _same(self, file: Path, settings: Settings) -> None:
+        try:
+            stored = type(settings).model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            detail = describe_validation(error) if isinstance(error, ValidationError) else error
+            raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
+        theirs, ours = stored.model_dump(), settings.model_dump()
+        other = {key: theirs[key] for key in ours if theirs[key] != ours[key]}
+        if other:
+            raise CheckpointError(
+                f"The run in '{self.path}' was started with other settings: {other}. Give the "
+                "same ones to go on, or another --output."
+            )
+
+    def report(self, **values: float | int | str) -> None:
+        """Append one line to ``metrics.jsonl``."""
+        with (self.path / METRICS_FILE).open("a") as stream:
+            stream.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
+
+    def save_state(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, clock: Clock
+    ) -> None:
+        """Replace the checkpoint by the present state of the trained weights and optimizer."""
+        tensors = {
+            f"{name}/{key}": value.detach().cpu().contiguous()
+            for name, module in modules.items()
+            for key, value in module.state_dict().items()
+        }
+        for index, parameter in enumerate(_parameters(optimizer)):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
+        draft = self.path / f".{STATE_FILE}.new"
+        metadata = {"step": str(clock.step), "seconds": repr(clock.seconds)}
+        save_file(tensors, draft, metadata=metadata)
+        draft.replace(self.path / STATE_FILE)
+
+    def load_state(
+        self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    ) -> Clock:
+        """Put the last checkpoint into the weights and the optimizer.
+
+        Returns
+        -------
+        Clock
+            Of the checkpoint; at zero if there is none.
+
+        Raises
+        ------
+        CheckpointError
+        """
+        file = self.path / STATE_FILE
+        if not file.exists():
+            return Clock()
+        try:
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata()
+                tensors: dict[str, Tensor] = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
+            for name, module in modules.items():
+                module.load_state_dict(_below(f"{name}/", tensors))
+            for index, parameter in enumerate(_parameters(optimizer)):
+                state: dict[str, Any] = _below(f"optimizer/{index}/", tensors)
+                if state:
+                    optimizer.state[parameter] = state
+            return Clock(int(metadata["step"]), float(metadata["seconds"]))
+        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"'{file}' is not a checkpoint of this run ({error}). Remove it to start anew."
+            ) from error
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a small text file so that it is always complete."""
+    draft = file.with_name(f".{file.name}.new")
+    with draft.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(file)
