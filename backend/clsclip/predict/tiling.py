@@ -17,9 +17,9 @@ def window_starts(length: int, window: int, overlap: int) -> list[int]:
         Pixels of the axis, of a window, and that neighbours share at least. ``length`` is at
         least ``window``.
     """
-    count = max(1, math.ceil((length - overlap) / (window - overlap)))
-    if count == 1:
+    if length <= window:
         return [0]
+    count = math.ceil((length - overlap) / (window - overlap))
     return [round(k * (length - window) / (count - 1)) for k in range(count)]
 
 

@@ -61,7 +61,8 @@ def to_rgb(
             f"The contrast limits ({low}, {high}) are not an ascending pair of finite numbers."
         )
     values = colour.astype(np.float32) if colour.dtype.itemsize < 4 else colour.astype(np.float64)
-    scaled = (values - low) / ((high - low) or 1.0)
+    span = high / 2 - low / 2  # halves, because the range of a dtype may not fit into it
+    scaled = (values / 2 - low / 2) / (span or 1.0)
     rgb: NDArray[np.float32] = np.clip(scaled, 0.0, 1.0).astype(np.float32)
     return np.broadcast_to(rgb, (*rgb.shape[:2], 3))
 

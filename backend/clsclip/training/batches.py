@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clsclip.errors import InvalidConfigError
 from clsclip.training.crops import Crop, random_crop
 from clsclip.training.sources import Source
 from clsclip.training.words import spellings
@@ -140,7 +141,12 @@ class Sampler:
     def _questions(self, crop: Crop, present: frozenset[str], absent: frozenset[str]) -> list[str]:
         inside = [word for word in crop.masks if word in present]
         chosen = list(self._rng.permutation(inside)[: max(1, self._pairs // 2)]) if inside else []
-        missing = sorted(absent)
+        missing = sorted(absent) or list(crop.masks)
+        if not missing:
+            raise InvalidConfigError(
+                "The data holds one word only and no masks: there is nothing to learn from. Add "
+                "a folder with masks or with other words."
+            )
         likely = [word for word in self._asked if word in absent]
         while len(chosen) < self._pairs:
             pool = likely if likely and self._rng.random() < 0.6 else missing

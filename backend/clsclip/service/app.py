@@ -1,0 +1,241 @@
+"""The routes of :mod:`clsclip.wire` as a FastAPI application. They convert and delegate."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response, StreamingResponse
+from numpy.typing import NDArray
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+import clsclip
+from clsclip.config import BackendSettings
+from clsclip.errors import (
+    AuthenticationError,
+    BusyError,
+    CancelledError,
+    ClsClipError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from clsclip.model.device import describe_device
+from clsclip.model.registry import list_models
+from clsclip.predict.predictor import Predictor
+from clsclip.service.jobs import Job, JobQueue, LoadPredictor, unexpected_error
+from clsclip.service.security import HostCheck, read_body, require_token
+from clsclip.wire import (
+    API_PREFIX,
+    NPZ_MEDIA_TYPE,
+    REQUEST_ID_PATTERN,
+    ErrorAnswer,
+    HealthReport,
+    ModelList,
+    Progress,
+    Segmentation,
+    SegmentRequest,
+    decode_segment_request,
+    encode_segmentation,
+    error_json,
+)
+
+RETRY_AFTER_SECONDS: Final = 5
+"""When a client that was told to come back should do so."""
+
+_CHUNK: Final = 2**20
+_NPZ_CONTENT: Final = {NPZ_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+
+_RequestId = Annotated[str, Query(pattern=REQUEST_ID_PATTERN, description="Chosen by the client.")]
+_PathRequestId = Annotated[str, Path(pattern=REQUEST_ID_PATTERN, description="Id of a request.")]
+
+
+def create_app(
+    settings: BackendSettings, token: str, load_predictor: LoadPredictor = Predictor
+) -> FastAPI:
+    """Build the service.
+
+    Parameters
+    ----------
+    settings : BackendSettings
+        ``port`` and ``exit_with_parent`` are for whoever runs the application.
+    token : str
+        Bearer token that every route under ``/v1`` asks for.
+    load_predictor : LoadPredictor
+        Loads the models that requests name.
+
+    Returns
+    -------
+    FastAPI
+        Its ``state.jobs`` is the :class:`~clsclip.service.jobs.JobQueue`, which the
+        application closes when it shuts down.
+
+    Raises
+    ------
+    DeviceError
+        If the device of the settings is not there.
+    """
+    device = describe_device(settings.device)
+    jobs = JobQueue(load_predictor, device=settings.device, size=settings.queue_size)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        jobs.close()
+
+    app = FastAPI(
+        title="napari-clsclip backend",
+        version=clsclip.__version__,
+        description="Zero-shot segmentation with ClsCLIP. Every route asks for a bearer token.",
+        lifespan=lifespan,
+    )
+    app.state.jobs = jobs
+    app.include_router(
+        _routes(settings, jobs, device),
+        prefix=API_PREFIX,
+        dependencies=[Depends(require_token(token))],
+        responses=_errors(401, 422, 500),
+    )
+    app.add_middleware(HostCheck, allowed=(settings.host, *settings.allowed_hosts))
+    _add_error_answers(app)
+    return app
+
+
+def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter:
+    router = APIRouter()
+    started = time.monotonic()
+    max_bytes = settings.max_request_mb * 2**20
+
+    @router.get("/health")
+    async def health() -> HealthReport:
+        """State of the backend; answered also while a segmentation runs."""
+        queued, running = jobs.counts()
+        return HealthReport(
+            version=clsclip.__version__,
+            device=device,
+            pid=os.getpid(),
+            uptime_seconds=time.monotonic() - started,
+            queued=queued,
+            running=running,
+            loaded_models=jobs.loaded_models(),
+        )
+
+    @router.get("/models")
+    def models() -> ModelList:
+        """Models that a request may name; the default one comes first."""
+        return ModelList(models=list_models())
+
+    @router.post(
+        "/segment",
+        response_class=StreamingResponse,
+        responses={
+            200: {"description": "npz of the segmentation", "content": _NPZ_CONTENT},
+            **_errors(404, 409, 413, 503),
+        },
+        openapi_extra={"requestBody": {"required": True, "content": _NPZ_CONTENT}},
+    )
+    async def segment(request: Request, request_id: _RequestId) -> StreamingResponse:
+        """Segment one image plane; the answer comes when the device has done it."""
+        job = jobs.reserve(request_id)
+        try:
+            image, asked = await _read_request(request, max_bytes)
+            jobs.submit(job, image, asked)
+            result = await _wait(request, job)
+        finally:
+            jobs.release(job)
+        content = await run_in_threadpool(encode_segmentation, result)
+        return StreamingResponse(
+            _chunks(content),
+            media_type=NPZ_MEDIA_TYPE,
+            headers={"Content-Length": str(len(content))},
+        )
+
+    @router.get("/segment/{request_id}", responses=_errors(404))
+    async def progress(request_id: _PathRequestId) -> Progress:
+        """How far a request is that waits or runs."""
+        return jobs.progress(request_id)
+
+    @router.delete("/segment/{request_id}", status_code=204, responses=_errors(404))
+    async def cancel(request_id: _PathRequestId) -> None:
+        """End a request that waits or runs; it is answered with ``cancelled``."""
+        jobs.cancel(request_id)
+
+    return router
+
+
+async def _read_request(request: Request, max_bytes: int) -> tuple[NDArray[Any], SegmentRequest]:
+    body = await read_body(request, max_bytes)
+    return await run_in_threadpool(decode_segment_request, body, max_bytes)
+
+
+async def _wait(request: Request, job: Job) -> Segmentation:
+    """Wait for the result of a job, or for the client to close the connection."""
+    result = asyncio.wrap_future(job.result)
+    gone = asyncio.create_task(_disconnect(request))
+    try:
+        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not result.done():
+            raise CancelledError("The client went away.")
+        return result.result()
+    finally:
+        result.cancel()
+        gone.cancel()
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _chunks(content: bytes) -> AsyncIterator[memoryview]:
+    """Pieces small enough that other requests are answered in between."""
+    view = memoryview(content)
+    for start in range(0, len(view), _CHUNK):
+        yield view[start : start + _CHUNK]
+
+
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": ErrorAnswer} for status in statuses}
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    """Answer every error as JSON; see :class:`clsclip.wire.ErrorAnswer`."""
+
+    @app.exception_handler(ClsClipError)
+    async def expected(_: Request, error: ClsClipError) -> Response:
+        headers = {}
+        if isinstance(error, AuthenticationError):
+            headers["WWW-Authenticate"] = "Bearer"
+        if isinstance(error, BusyError):
+            headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        return _answer(error.http_status, error.code, error.message, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        faults = " ".join(
+            f"'{fault['loc'][-1]}': {fault['msg']} (got {str(fault['input'])[:80]!r})."
+            for fault in error.errors()
+        )
+        return _answer(422, InvalidRequestError.code, faults, {})
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        text = f"{request.method} {request.url.path[:200]}: {error.detail}. /docs lists the routes."
+        missing = error.status_code in (404, 405)
+        code = NotFoundError.code if missing else InvalidRequestError.code
+        return _answer(error.status_code, code, text, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        fault = unexpected_error(error)
+        return _answer(fault.http_status, fault.code, fault.message, {})
+
+
+def _answer(status: int, code: str, message: str, headers: dict[str, str]) -> Response:
+    return Response(error_json(code, message), status, headers, "application/json")

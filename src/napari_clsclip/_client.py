@@ -1,0 +1,332 @@
+"""Talk to a backend: one method per route, and typed errors."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from clsclip.errors import (
+    AuthenticationError,
+    BackendDiedError,
+    BackendError,
+    BackendUnreachableError,
+    CancelledError,
+    ClsClipError,
+    InvalidConfigError,
+    InvalidRequestError,
+    NotFoundError,
+    error_from_code,
+)
+from clsclip.wire import (
+    API_PREFIX,
+    NPZ_MEDIA_TYPE,
+    ErrorAnswer,
+    HealthReport,
+    ModelInfo,
+    ModelList,
+    Progress,
+    Segmentation,
+    SegmentRequest,
+    decode_segmentation,
+    encode_segment_request,
+)
+
+CONNECT_SECONDS: Final = 5.0
+"""How long a machine may take to accept a connection."""
+
+ANSWER_SECONDS: Final = 15.0
+"""How long a backend may take to answer what it answers at once."""
+
+SEND_SECONDS: Final = 60.0
+"""How long the network may accept no further byte of an image."""
+
+_CHUNK: Final = 2**20
+_META_BYTES: Final = 2**20
+_CANCEL_SECONDS: Final = 2.0
+_CANCEL_AGAIN_SECONDS: Final = 0.05
+_IDLE_SECONDS: Final = 5.0
+_LAST_PORT: Final = 65535
+
+# Without an answer for 30 s, then three times for 10 s, a connection is given up. The names
+# differ between operating systems.
+_KEEPALIVE: Final = (
+    ("TCP_KEEPIDLE", 30),
+    ("TCP_KEEPALIVE", 30),
+    ("TCP_KEEPINTVL", 10),
+    ("TCP_KEEPCNT", 3),
+)
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+class Client:
+    """A connection to one backend. Any thread may call any method at any time.
+
+    Parameters
+    ----------
+    url : str
+        Address such as ``http://127.0.0.1:8000``; a path is kept as prefix of the routes.
+    token : str
+        Bearer token of the backend.
+    answer_seconds : float
+        How long the backend may take to answer anything but :meth:`segment`.
+
+    Raises
+    ------
+    InvalidConfigError
+        If ``url`` is no such address.
+    AuthenticationError
+        If no backend can have this token.
+    """
+
+    def __init__(self, url: str, token: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self.url = _checked_url(url)
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise AuthenticationError(
+                "The token is empty or holds characters that no token has. "
+                "Copy the one that the backend printed when it started."
+            )
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS, write=SEND_SECONDS),
+            transport=_transport(httpx.URL(self.url)),
+        )
+        self._lock = threading.Lock()
+        self._unfinished: dict[str, threading.Event] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel what is unfinished, and close all connections."""
+        for request_id in tuple(self._unfinished):
+            # A backend that cannot be reached has nothing left to cancel.
+            with suppress(ClsClipError):
+                self.cancel(request_id)
+        self._http.close()
+
+    def health(self) -> HealthReport:
+        """State of the backend; answered also while a segmentation runs.
+
+        Raises
+        ------
+        BackendUnreachableError, AuthenticationError, BackendError
+            The last if something else answers, or another version that cannot be understood.
+        """
+        return self._read(HealthReport, self._call("GET", "/health"))
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Models that a request may name; the default one comes first."""
+        return self._read(ModelList, self._call("GET", "/models")).models
+
+    def segment(
+        self, image: NDArray[Any], request: SegmentRequest, request_id: str
+    ) -> Segmentation:
+        """Segment one image plane, however long it takes.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W), (H, W, 3) or (H, W, 4)
+            bool, integer or floating point.
+        request : SegmentRequest
+            The words, and how to segment.
+        request_id : str
+            A name for :meth:`progress` and :meth:`cancel`, unique among unfinished requests,
+            e.g. ``uuid.uuid4().hex``.
+
+        Raises
+        ------
+        CancelledError
+            After :meth:`cancel`.
+        BackendDiedError
+            If the backend goes away before it has answered.
+        ClsClipError
+            Whatever the backend sends; see :mod:`clsclip.errors`.
+        """
+        with self._lock:
+            if request_id in self._unfinished:
+                raise InvalidRequestError(f"Request '{request_id}' is unfinished; use another id.")
+            cancelled = self._unfinished[request_id] = threading.Event()
+        try:
+            body = encode_segment_request(image, request)
+            answer = self._call(
+                "POST",
+                "/segment",
+                params={"request_id": request_id},
+                content=_chunks(body, cancelled),
+                headers={"Content-Type": NPZ_MEDIA_TYPE, "Content-Length": str(len(body))},
+                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_SECONDS),
+            )
+        finally:
+            del self._unfinished[request_id]
+        max_bytes = len(request.words) * image.size + _META_BYTES
+        try:
+            return decode_segmentation(answer.content, max_bytes)
+        except ClsClipError as error:
+            raise BackendError(f"The answer of {self.url} cannot be read. {error}") from error
+
+    def progress(self, request_id: str) -> Progress | None:
+        """How far a request is; None if it has not arrived yet or has ended."""
+        try:
+            return self._read(Progress, self._call("GET", f"/segment/{request_id}"))
+        except NotFoundError:
+            return None
+
+    def cancel(self, request_id: str) -> None:
+        """End a request, also one that is still being sent. Does nothing if it has ended."""
+        sending = self._unfinished.get(request_id)
+        if sending is not None:
+            sending.set()
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while True:
+            try:
+                self._call("DELETE", f"/segment/{request_id}")
+                return
+            except NotFoundError:
+                # It has ended, or this call has overtaken it on the way.
+                if request_id not in self._unfinished or time.monotonic() > deadline:
+                    return
+            time.sleep(_CANCEL_AGAIN_SECONDS)
+
+    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        if self._http.is_closed:
+            raise BackendUnreachableError(f"The connection to {self.url} has been closed.")
+        with self._transport_errors(method):
+            answer = self._http.request(method, f"{API_PREFIX}{path}", **options)
+        if answer.is_success:
+            return answer
+        try:
+            fault = ErrorAnswer.model_validate_json(answer.content).error
+        except ValidationError:
+            raise BackendError(
+                f"{self.url} answers with status {answer.status_code} and not as a backend of "
+                "napari-clsclip would. Check the address; another program may listen there."
+            ) from None
+        raise error_from_code(fault.code, fault.message)
+
+    def _read(self, model: type[_M], answer: httpx.Response) -> _M:
+        try:
+            return model.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise BackendError(
+                f"{self.url} does not answer as this version of napari-clsclip expects. Check "
+                "the address, and install the same version here and on the backend's machine."
+            ) from error
+
+    @contextmanager
+    def _transport_errors(self, method: str) -> Iterator[None]:
+        """Say what a fault of the network means."""
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise BackendUnreachableError(
+                f"No backend answers at {self.url} ({error}). "
+                "Check the address, and that the backend runs."
+            ) from error
+        except httpx.ReadTimeout as error:
+            raise BackendUnreachableError(
+                f"The backend at {self.url} accepts connections but does not answer. "
+                "Wait a moment, or restart it."
+            ) from error
+        except httpx.ProxyError as error:
+            raise BackendUnreachableError(
+                f"The proxy on the way to {self.url} refuses ({error}). "
+                "Add the host to the environment variable NO_PROXY."
+            ) from error
+        except httpx.RemoteProtocolError as error:
+            if not _has_ended(error):
+                raise BackendError(
+                    f"What answers at {self.url} does not speak HTTP ({error}). Check the port."
+                ) from error
+            raise self._lost(method, error) from error
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            raise self._lost(method, error) from error
+
+    def _lost(self, method: str, error: Exception) -> BackendError:
+        if method != "POST":
+            return BackendUnreachableError(
+                f"{self.url} closes the connection instead of answering ({error}). "
+                "Check the address, and that the backend runs."
+            )
+        return BackendDiedError(
+            f"The connection to the backend at {self.url} was lost before it answered ({error}). "
+            "It may have run out of memory; its log tells. Start it again and repeat the request."
+        )
+
+
+def _checked_url(url: str) -> str:
+    text = url.strip().rstrip("/")
+    try:
+        parts = httpx.URL(text)
+        plain = parts.copy_with(username=None, password=None, query=None, fragment=None)
+        usable = (
+            parts.scheme in ("http", "https")
+            and parts.host
+            and (parts.port or 0) <= _LAST_PORT
+            and parts == plain
+        )
+    except httpx.InvalidURL:
+        usable = False
+    if not usable:
+        raise InvalidConfigError(
+            f"'{url}' is not the address of a backend. Write it like http://127.0.0.1:8000."
+        )
+    return text
+
+
+def _transport(url: httpx.URL) -> httpx.HTTPTransport:
+    """Make connections that notice when the other machine is gone; no proxy to this machine."""
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    proxy = None
+    if not _is_loopback(url.host) and not urllib.request.proxy_bypass(url.host):
+        proxy = urllib.request.getproxies().get(url.scheme)
+    return httpx.HTTPTransport(
+        proxy=proxy,
+        socket_options=options,
+        limits=httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS),
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _chunks(body: bytes, cancelled: threading.Event) -> Iterator[bytes]:
+    """Pieces of a request, until it is cancelled."""
+    view = memoryview(body)
+    for start in range(0, len(view), _CHUNK):
+        if cancelled.is_set():
+            raise CancelledError("The segmentation was cancelled.")
+        yield bytes(view[start : start + _CHUNK])
+
+
+def _has_ended(error: httpx.RemoteProtocolError) -> bool:
+    """Whether the connection ended in the middle of an answer, or before it."""
+    return any(words in str(error) for words in ("disconnected", "closed connection"))

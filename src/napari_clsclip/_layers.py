@@ -1,0 +1,302 @@
+"""From a napari image layer to the plane that is on screen, and back into a label array.
+
+Numpy only: nothing here imports Qt, and napari's objects are only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clsclip.errors import InvalidImageError
+
+if TYPE_CHECKING:
+    from napari.components import Dims
+    from napari.layers import Image, Labels
+
+MAX_PLANE_PIXELS: Final = 2**28
+"""Pixels of the largest plane that is read, e.g. 16,384 x 16,384."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the pixels of a layer with N axes lie in the world.
+
+    Attributes
+    ----------
+    scale, translate : ndarray of float, shape (N,)
+        Size of a pixel and position of the first one, in ``units``.
+    rotate : ndarray of float, shape (N, N)
+        Rotation matrix.
+    shear : ndarray of float, shape (N * (N - 1) / 2,)
+        Upper triangle of the shear matrix.
+    affine : ndarray of float, shape (N + 1, N + 1)
+        Homogeneous matrix that is applied after the others.
+    units : tuple of N pint units
+        Unit of each axis.
+    axis_labels : tuple of N str
+        Name of each axis.
+    """
+
+    scale: NDArray[np.float64]
+    translate: NDArray[np.float64]
+    rotate: NDArray[np.float64]
+    shear: NDArray[np.float64]
+    affine: NDArray[np.float64]
+    units: tuple[Any, ...]
+    axis_labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlaneIndex:
+    """Which plane of an array with N spatial axes, and how it is turned on screen.
+
+    Attributes
+    ----------
+    index : tuple of N int or slice
+        Position along the hidden axes; ``slice(None)`` at the two that are on screen.
+    displayed : tuple of 2 int
+        The axes on screen: the vertical one, then the horizontal one.
+    shape : tuple of N int
+        Pixels along each spatial axis.
+    """
+
+    index: tuple[int | slice, ...]
+    displayed: tuple[int, int]
+    shape: tuple[int, ...]
+
+    @property
+    def position(self) -> tuple[int, ...]:
+        """Indices along the hidden axes, in the order of the axes."""
+        return tuple(part for part in self.index if isinstance(part, int))
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The axes that are not on screen, ascending."""
+        return tuple(axis for axis, part in enumerate(self.index) if isinstance(part, int))
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the first of the two axes on screen is the horizontal one."""
+        return self.displayed[0] > self.displayed[1]
+
+    def view(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Return the part of a label array that belongs to this plane.
+
+        Parameters
+        ----------
+        labels : ndarray of uint16, shape ``shape``
+            Labels of the whole image.
+
+        Returns
+        -------
+        ndarray of uint16, shape (H, W)
+            A view, oriented as on screen; writing to it changes ``labels``.
+        """
+        plane = labels[self.index]
+        return plane.T if self.transposed else plane
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A plane of an image layer with N spatial axes, chosen but not yet read.
+
+    Attributes
+    ----------
+    source : array
+        The image at the resolution level on screen, with a last axis of 3 or 4 if ``rgb``.
+        May be lazy (Dask, Zarr); :meth:`read` computes nothing but the plane.
+    index : PlaneIndex
+        Which plane of it.
+    level : int
+        Resolution level; 0 is the finest.
+    rgb : bool
+        Whether the last axis of ``source`` holds colours.
+    contrast_limits : tuple of 2 float or None
+        Values that napari shows as black and white; None if they are not finite.
+    placement : Placement
+        Where the pixels of this level lie in the world.
+    image : str
+        Name of the layer.
+    """
+
+    source: Any
+    index: PlaneIndex
+    level: int
+    rgb: bool
+    contrast_limits: tuple[float, float] | None
+    placement: Placement
+    image: str
+
+    def read(self) -> NDArray[Any]:
+        """Compute the plane. Call it outside the Qt thread: a lazy image may take long.
+
+        Returns
+        -------
+        ndarray, shape (H, W), (H, W, 3) or (H, W, 4)
+            A copy, oriented as on screen: the vertical axis first. Booleans become uint8 0 and 1,
+            every other dtype is kept.
+
+        Raises
+        ------
+        InvalidImageError
+            If the values are not real numbers, or some are not finite.
+        """
+        channels = (slice(None),) if self.rgb else ()
+        array = np.array(self.source[self.index.index + channels])
+        if self.index.transposed:
+            array = np.ascontiguousarray(array.swapaxes(0, 1))
+        if array.dtype.kind == "b":
+            return array.astype(np.uint8)
+        if array.dtype.kind not in "iuf":
+            raise InvalidImageError(
+                f"The image '{self.image}' holds {array.dtype} values; only real numbers can be "
+                "segmented. Convert it first, e.g. with numpy.abs."
+            )
+        if array.dtype.kind == "f":
+            self._check_finite(array)
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def blank_labels(self) -> NDArray[np.uint16]:
+        """Zeros for the whole image; only planes that are written to take memory.
+
+        Returns
+        -------
+        ndarray of uint16, shape ``index.shape``
+
+        Raises
+        ------
+        InvalidImageError
+            If the system cannot promise that much memory.
+        """
+        try:
+            return np.zeros(self.index.shape, dtype=np.uint16)
+        except MemoryError as error:
+            gib = np.prod(self.index.shape, dtype=np.float64) * 2 / 2**30
+            raise InvalidImageError(
+                f"A label layer for '{self.image}' would take {gib:,.0f} GiB, more than this "
+                "machine has. Crop the image, or open fewer planes of it."
+            ) from error
+
+    def _check_finite(self, array: NDArray[Any]) -> None:
+        finite = np.isfinite(array)
+        if finite.all():
+            return
+        nan = int(np.isnan(array).sum())
+        infinite = array.size - int(finite.sum()) - nan
+        raise InvalidImageError(
+            f"The image '{self.image}' has {nan:,} NaN and {infinite:,} infinite values in this "
+            "plane. Replace them first, e.g. with numpy.nan_to_num."
+        )
+
+
+def displayed_plane(layer: Image, dims: Dims) -> Plane:
+    """Choose the plane of an image layer that a viewer shows.
+
+    Parameters
+    ----------
+    layer : Image
+        Any number of axes, single or multiscale. Of a multiscale image the level on screen is
+        taken, whole, not only the part in view.
+    dims : Dims
+        The viewer's axes: which are on screen, and where the sliders of the others stand.
+
+    Raises
+    ------
+    InvalidImageError
+        If the plane has too many pixels, or by :func:`displayed_index`.
+    """
+    index = displayed_index(layer, dims)
+    height, width = (index.shape[axis] for axis in index.displayed)
+    if height * width > MAX_PLANE_PIXELS:
+        raise InvalidImageError(
+            f"The plane of '{layer.name}' has {height:,} x {width:,} pixels; at most "
+            f"{MAX_PLANE_PIXELS:,} are segmented at once. Crop the image, or open it as a "
+            "multiscale image and zoom out."
+        )
+    level = int(layer.data_level)
+    low, high = (float(limit) for limit in layer.contrast_limits)
+    return Plane(
+        source=layer.data[level] if layer.multiscale else layer.data,
+        index=index,
+        level=level,
+        rgb=bool(layer.rgb),
+        contrast_limits=(low, high) if np.isfinite([low, high]).all() else None,
+        placement=_placement(layer, layer.level_shapes[0] / np.asarray(index.shape)),
+        image=str(layer.name),
+    )
+
+
+def displayed_index(layer: Image | Labels, dims: Dims) -> PlaneIndex:
+    """Find which plane of a layer a viewer shows, at the resolution level on screen.
+
+    Raises
+    ------
+    InvalidImageError
+        If the view is 3D, the layer has no pixels, or the sliders stand outside of it.
+    """
+    if dims.ndisplay != 2:
+        raise InvalidImageError(
+            "The viewer is in 3D display, and only a plane can be segmented. "
+            "Switch to 2D display first (the cube button below the layer list)."
+        )
+    shape = tuple(int(length) for length in layer.level_shapes[layer.data_level])
+    if 0 in shape:
+        raise InvalidImageError(
+            f"The layer '{layer.name}' has no pixels (shape {shape}). Choose another one."
+        )
+    # A layer with fewer axes than the viewer is aligned with the viewer's last axes.
+    missing = dims.ndim - layer.ndim
+    order = [axis - missing for axis in dims.order if axis >= missing]
+    index: list[int | slice] = [slice(None)] * layer.ndim
+    for axis, position in _slider_positions(layer, dims, order[:-2]).items():
+        finest = int(layer.level_shapes[0][axis])
+        if not 0 <= np.round(position) < finest:
+            raise InvalidImageError(
+                f"The layer '{layer.name}' has no plane where the sliders stand (axis {axis}, "
+                f"plane {position:.0f} of {finest}). Move the sliders to it."
+            )
+        at_level = np.clip(position * shape[axis] / finest, 0, shape[axis] - 1)
+        index[axis] = int(np.round(at_level))
+    return PlaneIndex(tuple(index), (order[-2], order[-1]), shape)
+
+
+def _slider_positions(layer: Image | Labels, dims: Dims, hidden: list[int]) -> dict[int, float]:
+    """Find the position along each hidden axis in pixels of the finest level, not rounded.
+
+    As napari does when it slices, the axes on screen do not take part: a rotation or shear out
+    of the plane is not applied.
+    """
+    missing = dims.ndim - layer.ndim
+    point = np.zeros(layer.ndim)
+    for axis in hidden:
+        point[axis] = dims.point[axis + missing] * _unit_ratio(layer, dims, axis)
+    pixels = layer.world_to_data(point)
+    return {axis: float(pixels[axis]) for axis in hidden}
+
+
+def _unit_ratio(layer: Image | Labels, dims: Dims, axis: int) -> float:
+    """How many of the layer's units one unit of the viewer is (napari before 0.9: the same)."""
+    world_units = getattr(dims, "units", None)
+    if world_units is None:
+        return 1.0
+    world = world_units[axis + dims.ndim - layer.ndim]
+    own = layer.units[axis]
+    if world == own:
+        return 1.0
+    return float((1 * world).to_base_units().magnitude / (1 * own).to_base_units().magnitude)
+
+
+def _placement(layer: Image, downsampling: NDArray[np.float64]) -> Placement:
+    return Placement(
+        scale=np.asarray(layer.scale) * downsampling,
+        translate=np.array(layer.translate),
+        rotate=np.array(layer.rotate),
+        shear=np.array(layer.shear),
+        affine=np.array(layer.affine.affine_matrix),
+        units=tuple(layer.units),
+        axis_labels=tuple(layer.axis_labels),
+    )

@@ -1,0 +1,105 @@
+"""One segmentation on its way: read the plane, wait for the backend, ask, follow the progress."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Final
+
+from clsclip.errors import BackendError, CancelledError, ClsClipError
+from clsclip.wire import Progress, Segmentation, SegmentRequest
+from napari_clsclip._client import Client
+from napari_clsclip._layers import Plane
+from napari_clsclip._supervisor import BackendSupervisor
+
+PROGRESS_SECONDS: Final = 0.25
+"""Time between two questions for the progress."""
+
+
+class SegmentJob:
+    """A request in daemon threads of its own; the Qt thread polls it and never waits.
+
+    The threads are not those of Qt's global pool: napari waits for that pool when it quits, so
+    a request to a backend that hangs would keep napari from closing.
+
+    Parameters
+    ----------
+    supervisor : BackendSupervisor
+        Gives the client, and is told when the backend did not answer.
+    plane : Plane
+        What to segment; read in the thread.
+    request : SegmentRequest
+
+    Attributes
+    ----------
+    plane, request
+        The parameters.
+    progress : Progress or None
+        The latest answer of the backend.
+    """
+
+    def __init__(
+        self, supervisor: BackendSupervisor, plane: Plane, request: SegmentRequest
+    ) -> None:
+        self.plane: Final = plane
+        self.request: Final = request
+        self.progress: Progress | None = None
+        self._supervisor = supervisor
+        self._id = uuid.uuid4().hex
+        self._cancelled = threading.Event()
+        self._ended = threading.Event()
+        self._outcome: Segmentation | Exception = CancelledError("Not started.")
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        threading.Thread(target=self._run, name="clsclip-segment", daemon=True).start()
+
+    def cancel(self) -> None:
+        """End the job now. The backend is told in the background, until it has stopped too."""
+        self._cancelled.set()
+
+    @property
+    def done(self) -> bool:
+        """Whether :meth:`result` has something to say."""
+        return self._cancelled.is_set() or self._ended.is_set()
+
+    def result(self) -> Segmentation:
+        """Return what the backend answered; only once :attr:`done`.
+
+        Raises
+        ------
+        ClsClipError
+            If it failed; ``CancelledError`` after :meth:`cancel`, whatever came of the request.
+        """
+        if self._cancelled.is_set():
+            raise CancelledError("Cancelled.")
+        if isinstance(self._outcome, Exception):
+            raise self._outcome
+        return self._outcome
+
+    def _run(self) -> None:
+        try:
+            image = self.plane.read()
+            client = self._supervisor.ready_client(self._cancelled.is_set)
+            threading.Thread(
+                target=self._follow, args=(client,), name="clsclip-progress", daemon=True
+            ).start()
+            self._outcome = client.segment(image, self.request, self._id)
+        except Exception as error:
+            self._outcome = error
+            if isinstance(error, BackendError):
+                self._supervisor.suspect()
+        finally:
+            self._ended.set()
+
+    def _follow(self, client: Client) -> None:
+        """Ask for the progress, or tell the backend to stop, until the request has ended."""
+        while not self._ended.wait(PROGRESS_SECONDS):
+            try:
+                if self._cancelled.is_set():
+                    client.cancel(self._id)
+                else:
+                    self.progress = client.progress(self._id)
+            except ClsClipError:
+                # The request itself tells the user what is wrong with the backend.
+                continue

@@ -1,0 +1,110 @@
+"""The method itself: replaced [CLS], what moves in training, words sharing shallow layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from clsclip.errors import InvalidConfigError
+from clsclip.model.checkpoint import load_model
+from clsclip.model.clsclip import ClsClip, HeadSettings
+from clsclip.training.losses import mask_loss
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> ClsClip:
+    return load_model(tiny_model)
+
+
+def layer_inputs(model: ClsClip, pixels: torch.Tensor, word: torch.Tensor) -> list[torch.Tensor]:
+    """Input of every visual layer while the model runs, through hooks on transformers' layers."""
+    seen: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().clone()))
+        for layer in model.towers.layers
+    ]
+    model(pixels, word)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("replaced", [(2, 3, 4), (0, 1, 2), (1, 3, 5)])
+def test_replaced_cls_changes_the_image_only_from_layer_n1_on(
+    model: ClsClip, replaced: tuple[int, ...]
+) -> None:
+    head = HeadSettings(replaced_layers=replaced, decoder_width=24, decoder_heads=3, image_size=64)
+    model = ClsClip(model.towers, head)
+    pixels = torch.rand(1, 3, 64, 64)
+    nucleus, airplane = model.text_cls(["nucleus", "airplane"])[:, None]
+    first, second = layer_inputs(model, pixels, nucleus), layer_inputs(model, pixels, airplane)
+    start = replaced[0]
+    for index, (a, b) in enumerate(zip(first, second, strict=True)):
+        patches_equal = torch.equal(a[:, 1:], b[:, 1:])
+        assert patches_equal == (index <= start), f"patch tokens entering layer {index}"
+        if index in replaced:
+            torch.testing.assert_close(a[:, 0], model.projections[str(index)](nucleus))
+        elif index < start:
+            assert torch.equal(a[:, 0], b[:, 0])
+    assert not torch.equal(model(pixels, nucleus), model(pixels, airplane))
+
+
+def test_layers_after_n2_keep_the_cls_of_the_layer_before(model: ClsClip) -> None:
+    pixels = torch.rand(1, 3, 64, 64)
+    inputs = layer_inputs(model, pixels, model.text_cls(["nucleus"]))
+    output = model.towers.run_layer(4, inputs[4])
+    torch.testing.assert_close(inputs[5], output)
+
+
+def test_words_share_the_shallow_layers(model: ClsClip) -> None:
+    pixels = torch.rand(2, 3, 64, 48)
+    words = model.text_cls(["nucleus", "airplane", "cell"])
+    shallow = model.encode_shallow(pixels)
+    for word in words:
+        expected = model(pixels, word.expand(2, -1))
+        torch.testing.assert_close(model.decode(shallow, word.expand(2, -1), (4, 3)), expected)
+        assert expected.shape == (2, 64, 48)
+
+
+def test_training_step_moves_the_head_only_and_reaches_every_projection(model: ClsClip) -> None:
+    frozen = {name: p.clone() for name, p in model.towers.state_dict().items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert {id(p) for p in trained} == {
+        id(p) for part in (model.projections, model.decoder) for p in part.parameters()
+    }
+    optimizer = torch.optim.AdamW(trained, lr=1e-2)
+    before = {name: p.clone() for name, p in model.head_state().items()}
+    model.train()
+    logits = model(torch.rand(2, 3, 64, 64), model.text_cls(["nucleus", "cell"]))
+    mask_loss(logits, torch.rand(2, 64, 64) > 0.5, torch.ones(2, 64, 64)).backward()
+    for name, projection in model.projections.items():
+        for parameter in projection.parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().sum() > 0, name
+    optimizer.step()
+    for name, tensor in model.towers.state_dict().items():
+        assert torch.equal(tensor, frozen[name]), name
+    moved = [name for name, p in model.head_state().items() if not torch.equal(p, before[name])]
+    assert set(moved) == set(before)
+
+
+def test_templates_are_averaged_and_can_be_switched_off(model: ClsClip) -> None:
+    texts = [t.format("nucleus") for t in model.settings.prompt_templates]
+    mean = model.towers.text_cls(texts).mean(0, keepdim=True)
+    torch.testing.assert_close(model.text_cls(["nucleus"]), mean, atol=1e-5, rtol=1e-5)
+    bare = model.text_cls(["nucleus"], templates=False)
+    torch.testing.assert_close(bare, model.towers.text_cls(["nucleus"]))
+    assert not torch.allclose(bare, mean)
+
+
+def test_impossible_layers_are_refused(model: ClsClip) -> None:
+    with pytest.raises(InvalidConfigError, match="layers 0 to 5"):
+        ClsClip(model.towers, HeadSettings(replaced_layers=(5, 6), image_size=64))
+    with pytest.raises(InvalidConfigError, match="multiple of the patch size"):
+        ClsClip(model.towers, HeadSettings(image_size=100))
+    with pytest.raises(ValueError, match="ascending"):
+        HeadSettings(replaced_layers=(3, 2))
+    with pytest.raises(ValueError, match="needs exactly one"):
+        HeadSettings(prompt_templates=("a photo",))

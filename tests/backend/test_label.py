@@ -1,0 +1,113 @@
+"""``napari-clsclip-label``: label files, tables, exit codes, bad files."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tifffile import imread, imwrite
+
+from clsclip import Predictor
+from clsclip.cli.label import main
+
+
+@pytest.fixture
+def images(tmp_path: Path, rng: np.random.Generator) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(folder / "a.png")
+    imwrite(folder / "ünder score.tif", rng.integers(0, 4000, (30, 20), dtype=np.uint16))
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with (output / "manifest.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_labels_tables_and_the_same_masks_as_the_predictor(
+    images: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    output = tmp_path / "out"
+    words = ["--words", "nucleus, cell", "--model", str(tiny_model), "--threshold", "0.4"]
+    assert main([str(images), *words, "--output", str(output)]) == 0
+    assert (output / "classes.csv").read_text().splitlines() == [
+        "id,name", "1,nucleus", "2,cell",
+    ]  # fmt: skip
+    assert [row["status"] for row in rows(output)] == ["done", "done"]
+    assert all(float(row["seconds"]) > 0 for row in rows(output))
+    labels = imread(output / "a.tif")
+    assert labels.dtype == np.uint16
+    with Image.open(images / "a.png") as image:
+        result = Predictor(str(tiny_model)).segment(np.asarray(image), ["nucleus", "cell"])
+    np.testing.assert_array_equal(labels, result.labels(0.4))
+    assert imread(output / "ünder score.tif").shape == (30, 20)
+    assert not list(output.glob(".*"))
+
+
+def test_bad_files_fail_alone(images: Path, tmp_path: Path, tiny_model: Path) -> None:
+    data = (images / "a.png").read_bytes()
+    (images / "cut.png").write_bytes(data[: len(data) // 2])
+    (images / "text.tif").write_text("not a tiff")
+    imwrite(images / "stack.tif", np.zeros((5, 8, 8), np.uint8), photometric="minisblack")
+    imwrite(images / "nan.tif", np.full((8, 8), np.nan, np.float32))
+    output = tmp_path / "out"
+    arguments = [str(images), "--words", "cell", "--model", str(tiny_model), "--output"]
+    assert main([*arguments, str(output)]) == 1
+    errors = {Path(row["file"]).name: row["error"] for row in rows(output)}
+    assert errors["a.png"] == "" == errors["ünder score.tif"]
+    assert "truncated" in errors["cut.png"]
+    assert "cannot be read" in errors["text.tif"]
+    assert "Choose one plane" in errors["stack.tif"]
+    assert "nan_to_num" in errors["nan.tif"]
+    assert sorted(f.name for f in output.glob("*.tif")) == ["a.tif", "ünder score.tif"]
+
+
+def test_labels_that_are_there_stay(images: Path, tmp_path: Path, tiny_model: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "a.tif").write_text("a person's work")
+    arguments = [str(images / "a.png"), "--words", "cell", "--model", str(tiny_model)]
+    arguments += ["--output", str(output)]
+    assert main(arguments) == 2
+    assert (output / "a.tif").read_text() == "a person's work"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert imread(output / "a.tif").shape == (40, 50)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{images}", "--words", " , "], "class word"),
+        (["{images}/none.png", "--words", "cell"], "does not exist"),
+        (["{images}", "--words", "cell", "--model", "minni"], "no model 'minni'"),
+        (["{images}", "--words", "cell", "--threshold", "2"], "--threshold"),
+        (["{images}", "--words", "cell", "--device", "cuda:99"], "cuda:99"),
+    ],
+)
+def test_usage_errors_exit_with_2_and_start_nothing(
+    images: Path, tmp_path: Path, tiny_model: Path, arguments: list[str], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    output = tmp_path / "out"
+    filled = [argument.format(images=images) for argument in arguments]
+    if "--model" not in filled:
+        filled += ["--model", str(tiny_model)]
+    assert main([*filled, "--output", str(output)]) == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_two_images_of_one_name_are_refused(
+    images: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(images / "a.jpg")
+    arguments = [str(images), "--words", "cell", "--model", str(tiny_model), "--output"]
+    assert main([*arguments, str(tmp_path / "out")]) == 2
+    assert "would both be labelled" in capsys.readouterr().err
+    assert main([str(images / "ünder score.tif"), *arguments[1:], str(images)]) == 2
+    assert "labels would overwrite the image" in capsys.readouterr().err

@@ -1,0 +1,271 @@
+"""Watching over a backend, with a scripted process and client in place of the real ones."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from clsclip.errors import (
+    AuthenticationError,
+    BackendStartError,
+    BackendUnreachableError,
+    CancelledError,
+)
+from clsclip.wire import HealthReport, ModelInfo
+from napari_clsclip import _supervisor
+from napari_clsclip._supervisor import (
+    MAX_RESTARTS,
+    BackendState,
+    BackendStatus,
+    BackendSupervisor,
+    RemoteAddress,
+)
+
+SECONDS = 10.0
+
+
+class FakeBackend:
+    """A process that never really runs."""
+
+    started: list[FakeBackend]
+    start_error: str | None
+
+    def __init__(self) -> None:
+        self.url, self.token, self.pid = "http://127.0.0.1:1", "token", 1
+        self.alive = False
+        self.exit_code: int | None = None
+        self.stopped = False
+
+    def start(self) -> None:
+        if FakeBackend.start_error:
+            raise BackendStartError(FakeBackend.start_error)
+        self.alive = True
+        FakeBackend.started.append(self)
+
+    def die(self) -> None:
+        self.alive, self.exit_code = False, -9
+
+    def log_tail(self) -> str:
+        return "last words"
+
+    def stop(self) -> None:
+        self.alive, self.stopped = False, True
+
+
+class FakeClient:
+    """Answers what the test wants."""
+
+    error: Exception | None
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.closed = False
+
+    def health(self) -> HealthReport:
+        if FakeClient.error is not None:
+            raise FakeClient.error
+        return HealthReport(
+            version="1", device="CPU", pid=1, uptime_seconds=0, queued=0, running=0,
+            loaded_models=(),
+        )  # fmt: skip
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return (ModelInfo(name="mini", description="", available=True),)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BackendSupervisor]]:
+    monkeypatch.setattr(_supervisor, "LocalBackend", FakeBackend)
+    monkeypatch.setattr(_supervisor, "Client", FakeClient)
+    FakeBackend.started, FakeBackend.start_error, FakeClient.error = [], None, None
+    made: list[BackendSupervisor] = []
+
+    def factory(remote: RemoteAddress | None = None) -> BackendSupervisor:
+        seen: list[BackendStatus] = []
+        supervisor = BackendSupervisor(seen.append, remote, poll_seconds=0.01)
+        supervisor.seen = seen
+        made.append(supervisor)
+        return supervisor
+
+    yield factory
+    for supervisor in made:
+        supervisor.stop()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.002)
+
+
+def wait_for_state(supervisor: BackendSupervisor, state: BackendState) -> None:
+    wait_for(lambda: supervisor.status.state is state)
+
+
+def states(supervisor: BackendSupervisor) -> list[BackendState]:
+    return [status.state for status in supervisor.seen]
+
+
+def test_starts_tells_the_device_and_the_models_and_stops(make: Callable) -> None:
+    supervisor = make()
+    supervisor.start()
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.READY)
+    assert supervisor.status.message == "Ready on CPU"
+    assert [model.name for model in supervisor.status.models] == ["mini"]
+    assert len(FakeBackend.started) == 1
+    supervisor.stop()
+    assert FakeBackend.started[0].stopped
+    assert states(supervisor) == [BackendState.STARTING, BackendState.READY, BackendState.OFF]
+
+
+def test_can_be_started_again_after_a_stop(make: Callable) -> None:
+    supervisor = make()
+    for count in (1, 2):
+        supervisor.start()
+        wait_for_state(supervisor, BackendState.READY)
+        assert len(FakeBackend.started) == count
+        supervisor.stop()
+
+
+def test_crash_is_followed_by_a_restart(make: Callable) -> None:
+    supervisor = make()
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.READY)
+    FakeBackend.started[0].die()
+    wait_for(lambda: len(FakeBackend.started) == 2)
+    wait_for_state(supervisor, BackendState.READY)
+    assert states(supervisor) == [BackendState.STARTING, BackendState.READY] * 2
+    assert "killed by signal 9" in supervisor.seen[2].message
+
+
+def test_endless_crashes_end_offline_until_a_restart_is_asked_for(make: Callable) -> None:
+    supervisor = make()
+    supervisor.start()
+    for count in range(1, MAX_RESTARTS + 2):
+        wait_for(lambda n=count: len(FakeBackend.started) == n)
+        wait_for_state(supervisor, BackendState.READY)
+        FakeBackend.started[-1].die()
+    wait_for_state(supervisor, BackendState.OFFLINE)
+    assert "Press Restart" in supervisor.status.message
+    assert supervisor.status.details == "last words"
+    supervisor.suspect()
+    time.sleep(0.05)
+    assert len(FakeBackend.started) == MAX_RESTARTS + 1
+    supervisor.restart()
+    wait_for_state(supervisor, BackendState.READY)
+
+
+def test_old_crashes_do_not_count(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_supervisor, "RESTART_WINDOW_SECONDS", 0.0)
+    supervisor = make()
+    supervisor.start()
+    for count in range(1, MAX_RESTARTS + 4):
+        wait_for(lambda n=count: len(FakeBackend.started) == n)
+        wait_for_state(supervisor, BackendState.READY)
+        FakeBackend.started[-1].die()
+    wait_for_state(supervisor, BackendState.READY)
+    assert BackendState.OFFLINE not in states(supervisor)
+
+
+def test_failed_start_is_not_repeated_by_itself(make: Callable) -> None:
+    FakeBackend.start_error = "torch cannot be imported"
+    supervisor = make()
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.OFFLINE)
+    assert "torch cannot be imported" in supervisor.status.message
+    FakeBackend.start_error = None
+    time.sleep(0.05)
+    assert supervisor.status.state is BackendState.OFFLINE
+    supervisor.restart()
+    wait_for_state(supervisor, BackendState.READY)
+
+
+def test_backend_that_stops_answering_is_offline_and_may_come_back(make: Callable) -> None:
+    supervisor = make()
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.READY)
+    FakeClient.error = BackendUnreachableError("No answer.")
+    wait_for_state(supervisor, BackendState.OFFLINE)
+    assert len(FakeBackend.started) == 1
+    FakeClient.error = None
+    wait_for_state(supervisor, BackendState.READY)
+    assert len(FakeBackend.started) == 1
+
+
+def test_restart_replaces_a_backend_that_does_not_answer(make: Callable) -> None:
+    supervisor = make()
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.READY)
+    FakeClient.error = BackendUnreachableError("No answer.")
+    wait_for_state(supervisor, BackendState.OFFLINE)
+    FakeClient.error = None
+    supervisor.restart()
+    wait_for(lambda: len(FakeBackend.started) == 2 or supervisor.status.state.value == "ready")
+    wait_for_state(supervisor, BackendState.READY)
+
+
+def test_remote_backend_starts_no_process_and_is_tried_until_it_answers(make: Callable) -> None:
+    FakeClient.error = AuthenticationError("The token is wrong.")
+    supervisor = make(RemoteAddress("http://server:8000", "token"))
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.OFFLINE)
+    assert supervisor.status.message == "The token is wrong."
+    FakeClient.error = None
+    wait_for_state(supervisor, BackendState.READY)
+    assert "http://server:8000" in supervisor.status.message
+    assert FakeBackend.started == []
+
+
+def test_ready_client_starts_the_backend_and_waits(make: Callable) -> None:
+    client = make().ready_client(lambda: False)
+    assert isinstance(client, FakeClient)
+    assert len(FakeBackend.started) == 1
+
+
+def test_ready_client_of_an_offline_backend_tells_why(make: Callable) -> None:
+    FakeBackend.start_error = "The port is taken."
+    with pytest.raises(BackendUnreachableError, match=r"The port is taken\."):
+        make().ready_client(lambda: False)
+
+
+def test_ready_client_can_be_cancelled(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = threading.Event()
+    release = threading.Event()
+
+    def slow_start(self: FakeBackend) -> None:
+        started.set()
+        assert release.wait(SECONDS)
+        self.alive = True
+
+    monkeypatch.setattr(FakeBackend, "start", slow_start)
+    try:
+        with pytest.raises(CancelledError):
+            make().ready_client(started.is_set)
+    finally:
+        release.set()
+
+
+def test_no_client_is_handed_out_while_the_backend_is_suspected(make: Callable) -> None:
+    supervisor = make()
+    client = supervisor.ready_client(lambda: False)
+    FakeClient.error = BackendUnreachableError("No answer.")
+    supervisor.suspect()
+    FakeBackend.started[0].die()
+    FakeClient.error = None
+    assert supervisor.ready_client(lambda: False) is not client
+    assert len(FakeBackend.started) == 2
+
+
+def test_false_suspicion_is_cleared(make: Callable) -> None:
+    supervisor = make()
+    client = supervisor.ready_client(lambda: False)
+    supervisor.suspect()
+    assert supervisor.ready_client(lambda: False) is client
