@@ -26,14 +26,14 @@ METADATA_KEY: Final = "clsclip"
 OPACITY: Final = 0.5
 
 _FIRST_COLORS: Final = (
+    "#1df26a",
+    "#ff3ea5",
     "#ffd60a",
     "#00c8ff",
-    "#ff3ea5",
-    "#2ee66b",
     "#ff7a1a",
     "#9d7bff",
-    "#00e0c0",
     "#ff4d4d",
+    "#00e0c0",
 )
 
 

@@ -79,9 +79,7 @@ def test_foreign_config(copy: Path, tmp_path: Path) -> None:
         load_model(tmp_path / "nothing")
 
 
-def test_failed_save_leaves_the_old_model(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_leaves_the_old_model(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, before = load_model(copy), model_version(copy)
 
     def full_disk(*_: object) -> None:

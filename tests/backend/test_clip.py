@@ -108,7 +108,7 @@ def test_missing_tensors_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     config["vision_config"]["num_hidden_layers"] += 1
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="layers.6"):
+    with pytest.raises(CheckpointError, match=r"layers\.6"):
         load_towers(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_windows_cover_an_axis_with_overlap(length: int) -> None:
     starts = window_starts(length, 64, 16)
     assert starts[0] == 0
     assert starts[-1] == length - 64
-    assert all(b - a <= 48 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= 48 for a, b in itertools.pairwise(starts))
     assert len(starts) == len(set(starts))
 
 
