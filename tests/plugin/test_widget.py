@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
 from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
+from clsclip.errors import CancelledError
 from clsclip.wire import ModelInfo, Segmentation
 from napari_clsclip import _connection, _widget
 from napari_clsclip._connection import BackendConnection, shared_connection
@@ -148,7 +151,18 @@ def test_offline_backend_is_shown_and_named_in_the_message(
     assert len(viewer.layers) == 1
 
 
-def test_cancel_while_the_backend_is_awaited(dock: Callable, qtbot: QtBot) -> None:
+def test_cancel_while_the_backend_is_awaited(
+    dock: Callable, offline: BackendConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+
+    def wait_forever(cancelled: Callable[[], bool]) -> None:
+        while not cancelled():
+            time.sleep(0.01)
+        released.set()
+        raise CancelledError("Cancelled.")
+
+    monkeypatch.setattr(offline.supervisor, "ready_client", wait_forever)
     tab = dock(image())[1].segment_tab
     tab.words.setText("nucleus")
     tab.segment_button.click()
@@ -158,6 +172,7 @@ def test_cancel_while_the_backend_is_awaited(dock: Callable, qtbot: QtBot) -> No
     assert not tab.busy
     assert tab.message.text() == "Cancelled."
     assert notified() == []
+    assert released.wait(10.0)
 
 
 def test_images_are_offered_as_they_come_and_go(dock: Callable) -> None:

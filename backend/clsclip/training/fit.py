@@ -84,6 +84,8 @@ def fit(
     device = choose_device(settings.device)
     sources = find_sources(Path(settings.data).expanduser())
     towers = load_towers(settings.clip)
+    if device.type == "cpu":
+        towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = ClsClip(towers, head).to(device)

@@ -130,9 +130,7 @@ def small_clip(settings: PretrainSettings, tokenizer: CLIPTokenizer) -> CLIPMode
     }
     torch.manual_seed(settings.seed)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=settings.width)
-    clip = CLIPModel(config)
-    clip.set_attn_implementation("eager")  # its backward is faster on the CPU at this size
-    return clip
+    return CLIPModel(config)
 
 
 def pretrain(
@@ -167,6 +165,8 @@ def pretrain(
     texts = [t.format(form) for form in forms for t in DEFAULT_TEMPLATES]
     tokenizer = train_tokenizer(texts)
     clip = small_clip(settings, tokenizer)
+    if device.type == "cpu":
+        clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     clip.to(device)  # type: ignore[arg-type]
     pixel_text = PixelText(settings.width, settings.text_width, 16).to(device)
     contrast = nn.ParameterDict({"bias": nn.Parameter(torch.tensor(-5.0))}).to(device)
