@@ -21,7 +21,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from clsclip.model.checkpoint import save_model
     from clsclip.model.clip import random_towers
-    from clsclip.model.clsclip import ClsClip, HeadSettings
+    from clsclip.model.clsclip import ClsClip
+    from clsclip.model.config import HeadSettings
     from clsclip.training.tokenizer import train_tokenizer
 
     torch.manual_seed(0)

@@ -92,6 +92,11 @@ class BackendSettings(Settings):
         description="Further names by which clients may call this backend (the Host header); "
         "127.0.0.1, localhost and the listening address always may.",
     )
+    preload: str = Field(
+        "",
+        title="Preload",
+        description="Model to load before the first request, so that it is answered sooner.",
+    )
     exit_with_parent: bool = Field(
         False,
         title="Exit with parent",

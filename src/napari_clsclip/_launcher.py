@@ -18,6 +18,7 @@ from typing import IO, Final
 import platformdirs
 from pydantic import ValidationError
 
+from clsclip.config import DEFAULT_MODEL
 from clsclip.errors import BackendStartError, BackendUnreachableError
 from clsclip.wire import TOKEN_VARIABLE, ReadyLine
 
@@ -164,6 +165,7 @@ class LocalBackend:
         return [
             self._python, "-P", "-m", "clsclip.cli.backend",
             "--port", "0", "--exit-with-parent", "--device", self._device,
+            "--preload", DEFAULT_MODEL,
         ]  # fmt: skip
 
     def _environment(self) -> dict[str, str]:

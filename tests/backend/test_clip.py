@@ -12,7 +12,8 @@ from transformers import CLIPConfig
 from clsclip.errors import CheckpointError, ModelUnavailableError
 from clsclip.model.checkpoint import load_model
 from clsclip.model.clip import ClipTowers, load_towers, normalise, random_towers
-from clsclip.model.clsclip import ClsClip, HeadSettings
+from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import HeadSettings
 from clsclip.training.tokenizer import train_tokenizer
 
 

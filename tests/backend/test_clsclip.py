@@ -9,7 +9,8 @@ import torch
 
 from clsclip.errors import InvalidConfigError
 from clsclip.model.checkpoint import load_model
-from clsclip.model.clsclip import ClsClip, HeadSettings
+from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import HeadSettings
 from clsclip.training.losses import mask_loss
 
 

@@ -263,3 +263,23 @@ def test_many_threads(make_queue: Any, gated: Any) -> None:
     assert sum(end is None for end in ends) >= 24
     assert all(end is None or isinstance(end, CancelledError) for end in ends)
     assert queue.counts()[0] == 0
+
+
+def test_model_is_loaded_ahead_and_a_missing_one_does_no_harm() -> None:
+    loaded = threading.Event()
+
+    def load(model: str, *, device: str) -> Segmenter:
+        loaded.set()
+        raise UnknownModelError(f"no {model} on {device}")
+
+    queue = JobQueue(load, device="cpu", size=1, preload="mini")
+    try:
+        assert loaded.wait(5)
+        job = queue.reserve("a")
+        request = SegmentRequest(words=("nucleus",), model="mini")
+        queue.submit(job, np.zeros((2, 2), np.uint8), request)
+        with pytest.raises(UnknownModelError, match="no mini on cpu"):
+            job.result.result(timeout=5)
+    finally:
+        queue.close()
+        assert queue.join(5)

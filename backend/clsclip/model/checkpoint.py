@@ -14,46 +14,20 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import safetensors
 import torch
-from pydantic import Field, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clsclip.config import Settings
 from clsclip.errors import CheckpointError, FileError
 from clsclip.model.clip import ClipTowers, load_towers
-from clsclip.model.clsclip import ClsClip, HeadSettings
-from clsclip.wire import describe_validation
+from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import CONFIG_FILE, BaseWeights, ModelConfig, read_config
 
-CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
 BASE_FOLDER: Final = "clip"
-
-
-class BaseWeights(Settings):
-    """The CLIP weights that a head belongs to."""
-
-    source: str = Field(
-        description="Hub name, folder, or the name of a folder inside the model directory."
-    )
-    revision: str | None = None
-    sha256: str = Field(description="ClipTowers.fingerprint() of the weights.")
-
-
-class ModelConfig(Settings):
-    """Content of a model directory's ``config.json``."""
-
-    format: Literal[1] = 1
-    kind: Literal["clsclip"] = "clsclip"
-    description: str = ""
-    base: BaseWeights
-    head: HeadSettings
-    training: dict[str, Any] = Field(
-        default_factory=dict, description="What trained it: command, data, figures, commit."
-    )
 
 
 @contextmanager
@@ -183,27 +157,6 @@ def load_model(path: str | Path, towers: ClipTowers | None = None) -> ClsClip:
         )
     model.load_state_dict({name: t.float() for name, t in state.items()}, strict=False)
     return model.eval()
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """Read and check a model directory's ``config.json``.
-
-    Raises
-    ------
-    CheckpointError
-    """
-    file = folder / CONFIG_FILE
-    try:
-        return ModelConfig.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise CheckpointError(
-            f"'{folder}' is not a model directory: {CONFIG_FILE} cannot be read ({error}). Give "
-            "the folder that training wrote."
-        ) from error
-    except ValidationError as error:
-        raise CheckpointError(
-            f"'{file}' is not the configuration of a ClsCLIP model: {describe_validation(error)}"
-        ) from error
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

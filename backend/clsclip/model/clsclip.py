@@ -3,72 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
-from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from clsclip.config import Settings
 from clsclip.errors import InvalidConfigError
 from clsclip.model.clip import ClipTowers
+from clsclip.model.config import HeadSettings
 from clsclip.model.decoder import Decoder
-
-DEFAULT_TEMPLATES: Final = (
-    "{}",
-    "a photo of a {}.",
-    "an image of {}.",
-    "a microscopy image of {}.",
-    "a picture with a {} in it.",
-)
-
-
-class HeadSettings(Settings):
-    """Shape of the trained part of ClsCLIP."""
-
-    replaced_layers: tuple[int, ...] = Field(
-        (2, 3, 4),
-        title="Replaced layers",
-        description="Layers of the visual encoder, counted from 0, whose [CLS] comes from the "
-        "text (N1 <= i < N2 in Eq. 6; Table 3 compares other sets).",
-    )
-    decoder_layers: int = Field(
-        2, title="Decoder layers", description="Transformer layers of the decoder (K).", ge=1
-    )
-    decoder_width: int = Field(
-        192, title="Decoder width", description="Channels of the decoder.", ge=8
-    )
-    decoder_heads: int = Field(
-        6, title="Decoder heads", description="Attention heads of the decoder.", ge=1
-    )
-    image_size: int = Field(
-        352,
-        title="Image size",
-        description="Side in pixels of the square that the network reads at once.",
-        ge=16,
-    )
-    prompt_templates: tuple[str, ...] = Field(
-        DEFAULT_TEMPLATES,
-        title="Prompt templates",
-        description="Sentences around the word: one is drawn per training pair, their mean is "
-        "used for prediction.",
-        min_length=1,
-    )
-
-    @field_validator("replaced_layers")
-    @classmethod
-    def _ascending(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
-        if any(index < 0 for index in layers) or list(layers) != sorted(set(layers)):
-            raise ValueError("replaced layers must be ascending, distinct and not negative")
-        return layers
-
-    @field_validator("prompt_templates")
-    @classmethod
-    def _with_place(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
-        for template in templates:
-            if template.count("{}") != 1:
-                raise ValueError(f"the template {template!r} needs exactly one {{}}")
-        return templates
 
 
 class ClsClip(nn.Module):

@@ -9,7 +9,7 @@ import platformdirs
 
 from clsclip.config import DEFAULT_MODEL
 from clsclip.errors import CheckpointError, UnknownModelError
-from clsclip.model.checkpoint import CONFIG_FILE, read_config
+from clsclip.model.config import CONFIG_FILE, read_config
 from clsclip.wire import ModelInfo
 
 BUNDLED: Final = Path(__file__).parent.parent / "weights"

@@ -28,8 +28,7 @@ from clsclip.errors import (
 )
 from clsclip.model.device import describe_device
 from clsclip.model.registry import list_models
-from clsclip.predict.predictor import Predictor
-from clsclip.service.jobs import Job, JobQueue, LoadPredictor, unexpected_error
+from clsclip.service.jobs import Job, JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.security import HostCheck, read_body, require_token
 from clsclip.wire import (
     API_PREFIX,
@@ -57,7 +56,7 @@ _PathRequestId = Annotated[str, Path(pattern=REQUEST_ID_PATTERN, description="Id
 
 
 def create_app(
-    settings: BackendSettings, token: str, load_predictor: LoadPredictor = Predictor
+    settings: BackendSettings, token: str, load_predictor: LoadPredictor | None = None
 ) -> FastAPI:
     """Build the service.
 
@@ -67,8 +66,9 @@ def create_app(
         ``port`` and ``exit_with_parent`` are for whoever runs the application.
     token : str
         Bearer token that every route under ``/v1`` asks for.
-    load_predictor : LoadPredictor
-        Loads the models that requests name.
+    load_predictor : LoadPredictor, optional
+        Loads the models that requests name; by default :class:`Predictor
+        <clsclip.predict.predictor.Predictor>`.
 
     Returns
     -------
@@ -82,7 +82,12 @@ def create_app(
         If the device of the settings is not there.
     """
     device = describe_device(settings.device)
-    jobs = JobQueue(load_predictor, device=settings.device, size=settings.queue_size)
+    jobs = JobQueue(
+        load_predictor or _load_predictor,
+        device=settings.device,
+        size=settings.queue_size,
+        preload=settings.preload,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -105,6 +110,13 @@ def create_app(
     app.add_middleware(HostCheck, allowed=(settings.host, *settings.allowed_hosts))
     _add_error_answers(app)
     return app
+
+
+def _load_predictor(model: str, *, device: str) -> Segmenter:
+    """Import what a predictor needs in the worker's thread, for it takes seconds."""
+    from clsclip.predict.predictor import Predictor
+
+    return Predictor(model, device=device)
 
 
 def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter:

@@ -107,12 +107,17 @@ class JobQueue:
         Device for ``load_predictor``.
     size : int
         Jobs that may wait.
+    preload : str, optional
+        Model that the worker loads before the first job.
     """
 
-    def __init__(self, load_predictor: LoadPredictor, *, device: str, size: int) -> None:
+    def __init__(
+        self, load_predictor: LoadPredictor, *, device: str, size: int, preload: str = ""
+    ) -> None:
         self._load_predictor = load_predictor
         self._device = device
         self._size = size
+        self._preload = preload
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
         self._ready: deque[tuple[Job, NDArray[Any], SegmentRequest]] = deque()
@@ -243,6 +248,11 @@ class JobQueue:
             job.result.set_result(outcome)
 
     def _work(self) -> None:
+        if self._preload:
+            try:
+                self._predictor(self._preload)
+            except Exception:
+                _log.exception("The model '%s' could not be loaded ahead", self._preload)
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._ready or self._closed)

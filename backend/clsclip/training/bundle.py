@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 
 from clsclip.config import Settings
-from clsclip.model.checkpoint import load_model, read_config, save_model
+from clsclip.model.checkpoint import load_model, save_model
+from clsclip.model.config import read_config
 from clsclip.model.registry import find_model
 from clsclip.training.run import RUN_FILE
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from clsclip.model.checkpoint import save_model
 from clsclip.model.clip import load_towers
-from clsclip.model.clsclip import ClsClip, HeadSettings
+from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import HeadSettings
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.training.batches import Batch, Sampler, random_prompt
 from clsclip.training.loop import cosine_rate, train

@@ -23,7 +23,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from clsclip.config import Settings
 from clsclip.model.clip import encode_text, normalise
-from clsclip.model.clsclip import DEFAULT_TEMPLATES
+from clsclip.model.config import DEFAULT_TEMPLATES
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.training.batches import Batch, Sampler, random_prompt, target_matrix, vocabulary
 from clsclip.training.loop import cosine_rate, train
