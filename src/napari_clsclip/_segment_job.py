@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import uuid
-from typing import Final
+from typing import Any, Final
 
-from clsclip.errors import BackendError, CancelledError, ClsClipError
+from numpy.typing import NDArray
+
+from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
 from clsclip.wire import Progress, Segmentation, SegmentRequest
 from napari_clsclip._client import Client
 from napari_clsclip._layers import Plane
@@ -79,7 +81,7 @@ class SegmentJob:
 
     def _run(self) -> None:
         try:
-            image = self.plane.read()
+            image = _read(self.plane)
             client = self._supervisor.ready_client(self._cancelled.is_set)
             threading.Thread(
                 target=self._follow, args=(client,), name="clsclip-progress", daemon=True
@@ -103,3 +105,16 @@ class SegmentJob:
             except ClsClipError:
                 # The request itself tells the user what is wrong with the backend.
                 continue
+
+
+def _read(plane: Plane) -> NDArray[Any]:
+    """Read the plane; whatever the library behind a lazy image raises becomes our own error."""
+    try:
+        return plane.read()
+    except ClsClipError:
+        raise
+    except Exception as error:
+        raise InvalidImageError(
+            f"The image '{plane.image}' could not be read ({type(error).__name__}: {error}). "
+            "Check that its file is still there, or open it again."
+        ) from error

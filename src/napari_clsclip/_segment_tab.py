@@ -171,6 +171,7 @@ class SegmentTab(QWidget):
         if progress is not None:
             progress.close()
         self._show_busy(False)
+        self._show("")
         try:
             segmentation = job.result()
             layer = self._results.add(image, job.plane, segmentation, self.threshold.value())

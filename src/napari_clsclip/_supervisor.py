@@ -197,19 +197,8 @@ class BackendSupervisor:
                     self._models = client.models()
                     self._publish_ready(report)
                     self._watch(client)
-                except BackendDiedError as death:
-                    if _too_many(crashes, time.monotonic()):
-                        times = f"It did so {MAX_RESTARTS + 1} times within a minute."
-                        self._go_offline(f"{death.message} {times} Press Restart to try again.")
-                        self._wait_for_restart()
-                    else:
-                        self._publish(BackendState.STARTING, f"{death.message} Starting it again …")
                 except ClsClipError as error:
-                    self._go_offline(error.message)
-                    if self._remote is None:
-                        self._wait_for_restart()  # the same cause would fail again
-                    else:
-                        self._wait(self._poll_seconds)
+                    self._recover(error, crashes)
                 self._close()
                 if self._restart_wanted:
                     self._restart_wanted = False
@@ -219,6 +208,21 @@ class BackendSupervisor:
             raise
         finally:
             self._close()
+
+    def _recover(self, error: ClsClipError, crashes: deque[float]) -> None:
+        """Tell what went wrong; returns when it is time to try again."""
+        if self._remote is not None:
+            self._go_offline(error.message)
+            self._wait(self._poll_seconds)
+        elif not isinstance(error, BackendDiedError):
+            self._go_offline(error.message)
+            self._wait_for_restart()  # a start that failed would fail again
+        elif _too_many(crashes, time.monotonic()):
+            times = f"It did so {MAX_RESTARTS + 1} times within a minute."
+            self._go_offline(f"{error.message} {times} Press Restart to try again.")
+            self._wait_for_restart()
+        else:
+            self._publish(BackendState.STARTING, f"{error.message} Starting it again …")
 
     def _open(self) -> Client:
         """Start the backend, unless it runs elsewhere, and make a client for it."""

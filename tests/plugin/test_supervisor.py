@@ -10,6 +10,7 @@ import pytest
 
 from clsclip.errors import (
     AuthenticationError,
+    BackendDiedError,
     BackendStartError,
     BackendUnreachableError,
     CancelledError,
@@ -222,6 +223,17 @@ def test_remote_backend_starts_no_process_and_is_tried_until_it_answers(make: Ca
     wait_for_state(supervisor, BackendState.READY)
     assert "http://server:8000" in supervisor.status.message
     assert FakeBackend.started == []
+
+
+def test_remote_backend_that_drops_connections_is_tried_on(make: Callable) -> None:
+    FakeClient.error = BackendDiedError("The connection was lost.")
+    supervisor = make(RemoteAddress("http://server:8000", "token"))
+    supervisor.start()
+    wait_for_state(supervisor, BackendState.OFFLINE)
+    time.sleep(0.1)  # many polls
+    assert states(supervisor) == [BackendState.STARTING, BackendState.OFFLINE]
+    FakeClient.error = None
+    wait_for_state(supervisor, BackendState.READY)
 
 
 def test_ready_client_starts_the_backend_and_waits(make: Callable) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 from napari import Viewer
@@ -173,6 +174,23 @@ def test_cancel_while_the_backend_is_awaited(
     assert tab.message.text() == "Cancelled."
     assert notified() == []
     assert released.wait(10.0)
+
+
+def test_lazy_image_that_cannot_be_read_is_told(dock: Callable, qtbot: QtBot) -> None:
+    def load(block_info: dict | None = None) -> np.ndarray:
+        if block_info[None]["chunk-location"][0] == 1:
+            raise OSError("the file has gone")
+        return image(1, 20, 30)
+
+    stack = dask.array.map_blocks(
+        load, chunks=((1, 1), (20,), (30,)), dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)
+    )
+    viewer, widget = dock(stack[:1])
+    viewer.layers[0]._data = stack[1:]  # napari itself has read the plane that it shows
+    widget.segment_tab.words.setText("nucleus")
+    widget.segment_tab.segment_button.click()
+    qtbot.waitUntil(lambda: not widget.segment_tab.busy, timeout=20_000)
+    assert "could not be read (OSError: the file has gone)" in widget.segment_tab.message.text()
 
 
 def test_images_are_offered_as_they_come_and_go(dock: Callable) -> None:

@@ -16,11 +16,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clsclip.model.checkpoint import save_model
-from clsclip.model.clip import load_towers
+from clsclip.errors import InvalidConfigError
+from clsclip.model.checkpoint import load_model, save_model
+from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
 from clsclip.model.device import choose_device, fast_dtype
+from clsclip.model.registry import find_model
 from clsclip.training.batches import Batch, Sampler, random_prompt
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss
@@ -36,6 +38,12 @@ class FitSettings(HeadSettings):
 
     clip: str = Field(
         title="CLIP", description="Folder or hub name of the CLIP whose towers are frozen."
+    )
+    start: str = Field(
+        "",
+        title="Start",
+        description="Model whose head to go on from, trained on the same CLIP with the same shape; "
+        "empty: a new head.",
     )
     data: str = Field(title="Data", description="Folder of data folders; see the documentation.")
     share: tuple[str, ...] = Field(
@@ -89,7 +97,7 @@ def fit(
         towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
-    model = ClsClip(towers, head).to(device)
+    model = _start(settings.start, towers, head).to(device)
     trained = torch.nn.ModuleDict(
         {"projections": model.projections, "decoder": model.decoder}
     ).train()
@@ -113,6 +121,19 @@ def fit(
         training={**settings.model_dump(mode="json"), "steps": clock.step},
     )  # fmt: skip
     return path
+
+
+def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
+    """A new head, or the one of a model."""
+    if not name:
+        return ClsClip(towers, head)
+    model = load_model(find_model(name), towers)
+    if model.settings != head:
+        raise InvalidConfigError(
+            f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
+            "same one, or start without --start."
+        )
+    return model
 
 
 class HeadLoss:
