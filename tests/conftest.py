@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,32 +17,14 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory with small random weights: real code paths, meaningless masks."""
-    import torch
-    from transformers import CLIPConfig
+    """A model directory with small random weights: real code paths, meaningless masks.
 
-    from clsclip.model.checkpoint import save_model
-    from clsclip.model.clip import random_towers
-    from clsclip.model.clsclip import ClsClip
-    from clsclip.model.config import HeadSettings
-    from clsclip.training.tokenizer import train_tokenizer
-
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["nucleus", "a photo of a cell", "airplane"] * 3)
-    text = {
-        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
-        "num_hidden_layers": 2, "num_attention_heads": 2,
-        "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }  # fmt: skip
-    vision = {
-        "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 6,
-        "num_attention_heads": 3, "image_size": 64, "patch_size": 16,
-    }  # fmt: skip
-    towers = random_towers(CLIPConfig(text_config=text, vision_config=vision), tokenizer)
-    settings = HeadSettings(decoder_width=24, decoder_heads=3, image_size=64)
+    A process of its own makes it, because a test process that has drawn a window with Mesa's
+    software OpenGL may crash when it imports torch (both bring an LLVM).
+    """
     path = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(ClsClip(towers, settings), path, source="", bundle=torch.float32)
+    script = Path(__file__).with_name("make_tiny_model.py")
+    subprocess.run([sys.executable, str(script), str(path)], check=True, timeout=300)
     return path
 
 
