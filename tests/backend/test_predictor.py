@@ -147,6 +147,15 @@ def test_object_diameter_is_the_width_of_most_foreground() -> None:
     assert diameter is not None
     assert 19 <= diameter <= 23
     assert object_diameter(np.zeros((5, 5), dtype=bool)) is None
+    assert object_diameter(np.ones((1, 1), dtype=bool)) == 2.0
+
+
+def test_touching_objects_are_measured_one_by_one() -> None:
+    yy, xx = np.indices((200, 200))
+    lattice = np.hypot((yy % 20) - 10, (xx % 20) - 10) < 10.5  # disks that touch
+    diameter = object_diameter(lattice)
+    assert diameter is not None
+    assert 18 <= diameter <= 24
 
 
 def test_zoom_follows_the_object_size() -> None:
