@@ -109,6 +109,7 @@ def save_model(
         (draft / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
         for file in draft.rglob("*"):
             if file.is_file():
+                file.chmod(0o644)
                 _flush(file)
 
 

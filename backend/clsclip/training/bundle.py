@@ -38,6 +38,9 @@ def bundle(settings: BundleSettings) -> Path:
     folder = find_model(settings.model)
     config = read_config(folder)
     recipe: dict[str, Any] = {"head": config.training}
+    start = config.training.get("start")
+    if start and Path(start).is_dir():
+        recipe["head_before"] = read_config(Path(start)).training
     clip_run = Path(config.base.source).parent / RUN_FILE
     if clip_run.is_file():
         recipe["clip"] = json.loads(clip_run.read_text())
