@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari_clsclip._widget import ClsClipWidget
 
 PLUGIN: Final = "napari-clsclip"
-SAMPLE: Final = "tissue"
-WORD: Final = "nucleus"
+SAMPLE: Final = "cell"
+WORD: Final = "cell"
 WINDOW_SIZE: Final = (1400, 900)
 FOLDER: Final = Path("demo")
 START_SECONDS: Final = 120.0
