@@ -110,14 +110,16 @@ def test_data_folders_are_recognised(data: Path) -> None:
         find_sources(data / "none")
 
 
-def test_voc_boxes_become_ellipses_with_ignored_corners(data: Path) -> None:
+def test_voc_boxes_become_ellipses_with_ignored_edges(data: Path) -> None:
     example = VocBoxes(data / "blood")[0]
     mask, ignore = example.masks["red blood cell"], example.ignore
     assert ignore is not None
     assert mask[40, 20]
     assert not mask[21, 11]
-    assert ignore[21, 11]
-    assert not ignore[5, 5]
+    assert not ignore[21, 11]
+    assert not ignore[40, 20]
+    assert ignore[40, 29]
+    assert ignore[40, 30]
     assert mask.sum() == pytest.approx(np.pi * 20 * 10, rel=0.1)
     np.testing.assert_array_equal(example.masks["cell"], mask)
 

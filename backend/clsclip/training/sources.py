@@ -212,7 +212,7 @@ def _quiet_coco(annotations: Path) -> COCO:
 class VocBoxes:
     """Pascal VOC boxes around round objects.
 
-    The ellipse inscribed in a box counts as its mask; the rest of the box is ignored.
+    The ellipse inscribed in a box counts as its mask; a ring along its edge is ignored.
     """
 
     masked = True
@@ -250,14 +250,14 @@ class VocBoxes:
         image = _read_rgb(next((self._root / "JPEGImages").glob(f"{file.stem}.*")))
         shape = image.shape[:2]
         masks: dict[str, NDArray[np.bool_]] = {}
-        boxed = np.zeros(shape, dtype=bool)
+        inner, outer = np.zeros((2, *shape), dtype=bool)
         widths = []
         for word, (x0, y0, x1, y1) in self._boxes(file):
-            boxed[max(y0, 0) : y1, max(x0, 0) : x1] = True
-            inside = ellipse(  # type: ignore[no-untyped-call]
- (y0 + y1) / 2, (x0 + x1) / 2, max((y1 - y0) / 2, 0.5),
-                             max((x1 - x0) / 2, 0.5), shape=shape)  # fmt: skip
-            masks.setdefault(word, np.zeros(shape, dtype=bool))[inside] = True
+            centre = ((y0 + y1) / 2, (x0 + x1) / 2)
+            radii = np.maximum(np.array([y1 - y0, x1 - x0]) / 2, 0.5)
+            mask = masks.setdefault(word, np.zeros(shape, dtype=bool))
+            for plane, scale in ((mask, 1.0), (inner, 0.85), (outer, 1.15)):
+                plane[ellipse(*centre, *(scale * radii), shape=shape)] = True  # type: ignore[no-untyped-call]
             widths.append(np.sqrt(max(x1 - x0, 1) * max(y1 - y0, 1)))
         union = np.zeros(shape, dtype=bool)
         for mask in masks.values():
@@ -265,7 +265,7 @@ class VocBoxes:
         if masks:
             masks["cell"] = union & ~masks.get("platelet", np.zeros(shape, dtype=bool))
         diameter = float(np.median(widths)) if widths else None
-        return Example(image, masks, frozenset(masks), boxed & ~union, diameter)
+        return Example(image, masks, frozenset(masks), outer & ~inner, diameter)
 
 
 class ClassFolders:
