@@ -267,7 +267,7 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert main(["bundle", "--model", str(model), "--output", str(tmp_path / "b")]) == 0
     recipe = json.loads((tmp_path / "b" / "config.json").read_text())["training"]
     assert recipe["clip"]["layers"] == 5
-    assert recipe["head"]["steps"] > 0
+    assert recipe["heads"][0]["steps"] > 0
     bundled = Predictor(str(tmp_path / "b"))
     image = np.zeros((64, 80), np.uint8)
     assert bundled.segment(image, ["car"]).probabilities.shape == (1, 64, 80)

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clsclip.config import Settings
 from clsclip.model.checkpoint import load_model, save_model
-from clsclip.model.config import read_config
+from clsclip.model.config import CONFIG_FILE, ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.training.run import RUN_FILE
 
@@ -37,10 +37,7 @@ def bundle(settings: BundleSettings) -> Path:
     """
     folder = find_model(settings.model)
     config = read_config(folder)
-    recipe: dict[str, Any] = {"head": config.training}
-    start = config.training.get("start")
-    if start and Path(start).is_dir():
-        recipe["head_before"] = read_config(Path(start)).training
+    recipe: dict[str, Any] = {"heads": _heads(config)}
     clip_run = Path(config.base.source).parent / RUN_FILE
     if clip_run.is_file():
         recipe["clip"] = json.loads(clip_run.read_text())
@@ -53,3 +50,11 @@ def bundle(settings: BundleSettings) -> Path:
         bundle=getattr(torch, settings.dtype),
     )  # fmt: skip
     return output
+
+
+def _heads(config: ModelConfig) -> list[dict[str, Any]]:
+    """Recipes of the head and of those that it was trained on from, the first one first."""
+    heads = [config.training]
+    while (start := heads[0].get("start")) and (Path(start) / CONFIG_FILE).is_file():
+        heads.insert(0, read_config(Path(start)).training)
+    return heads

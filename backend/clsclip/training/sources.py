@@ -253,11 +253,14 @@ class VocBoxes:
         inner, outer = np.zeros((2, *shape), dtype=bool)
         widths = []
         for word, (x0, y0, x1, y1) in self._boxes(file):
-            centre = ((y0 + y1) / 2, (x0 + x1) / 2)
-            radii = np.maximum(np.array([y1 - y0, x1 - x0]) / 2, 0.5)
+            row, column = (y0 + y1) / 2, (x0 + x1) / 2
+            height, width = max((y1 - y0) / 2, 0.5), max((x1 - x0) / 2, 0.5)
             mask = masks.setdefault(word, np.zeros(shape, dtype=bool))
             for plane, scale in ((mask, 1.0), (inner, 0.85), (outer, 1.15)):
-                plane[ellipse(*centre, *(scale * radii), shape=shape)] = True  # type: ignore[no-untyped-call]
+                inside = ellipse(  # type: ignore[no-untyped-call]
+                    row, column, scale * height, scale * width, shape=shape
+                )
+                plane[inside] = True
             widths.append(np.sqrt(max(x1 - x0, 1) * max(y1 - y0, 1)))
         union = np.zeros(shape, dtype=bool)
         for mask in masks.values():
