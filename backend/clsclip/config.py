@@ -29,6 +29,29 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class DeviceSettings(Settings):
+    """Where it is computed."""
+
+    device: str = Field(
+        "auto",
+        title="Device",
+        description="auto, cpu, cuda, cuda:N or mps. auto takes the first GPU, else the CPU.",
+        min_length=1,
+    )
+
+
+class ThresholdSettings(Settings):
+    """From which probability on a pixel is foreground."""
+
+    threshold: float = Field(
+        DEFAULT_THRESHOLD,
+        title="Threshold",
+        description="Foreground probability from which a pixel belongs to a word.",
+        gt=0,
+        le=1,
+    )
+
+
 class SegmentSettings(Settings):
     """How one image is segmented. What a request carries beside the image and its words."""
 
@@ -56,7 +79,7 @@ class SegmentSettings(Settings):
     )
 
 
-class BackendSettings(Settings):
+class BackendSettings(DeviceSettings):
     """How a backend process runs."""
 
     host: str = Field(
@@ -67,12 +90,6 @@ class BackendSettings(Settings):
     )
     port: int = Field(
         0, title="Port", description="TCP port to listen on; 0 takes a free one.", ge=0, le=65535
-    )
-    device: str = Field(
-        "auto",
-        title="Device",
-        description="auto, cpu, cuda, cuda:N or mps. auto takes the first GPU, else the CPU.",
-        min_length=1,
     )
     max_request_mb: int = Field(
         1024,

@@ -7,27 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
 from tqdm import tqdm
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
-from clsclip.config import DEFAULT_THRESHOLD, SegmentSettings
+from clsclip.config import DeviceSettings, SegmentSettings, ThresholdSettings
 from clsclip.errors import ClsClipError
 from clsclip.wire import parse_words
 
 
-class LabelSettings(SegmentSettings):
+class LabelSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
     """Segmentation."""
-
-    threshold: float = Field(
-        DEFAULT_THRESHOLD,
-        title="Threshold",
-        description="Foreground probability from which a pixel belongs to a word.",
-        gt=0,
-        le=1,
-    )
-    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:N or mps.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

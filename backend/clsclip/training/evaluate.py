@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, Settings
+from clsclip.config import DeviceSettings, SegmentSettings, Settings, ThresholdSettings
 from clsclip.errors import FileError
 from clsclip.image_files import read_image
 from clsclip.predict.predictor import Predictor
@@ -15,7 +15,7 @@ from clsclip.training.metrics import Scores
 from clsclip.training.sources import pair_files, read_labels
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
     """What an evaluation is asked for."""
 
     images: str = Field(title="Images", description="Folder of images.")
@@ -23,15 +23,6 @@ class EvaluateSettings(Settings):
         title="Labels", description="Folder of label images of the same names; nonzero = the word."
     )
     word: str = Field(title="Word", description="The class word to ask for.", min_length=1)
-    model: str = Field(DEFAULT_MODEL, title="Model", description="Name or path of a model.")
-    threshold: float = Field(
-        DEFAULT_THRESHOLD, title="Threshold", description="Foreground probability.", gt=0, le=1
-    )
-    zoom: float | None = Field(
-        None, title="Zoom", description="Model pixels per image pixel; empty: chosen per image.",
-        gt=0, le=16,
-    )  # fmt: skip
-    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:N or mps.")
 
 
 class Evaluation(Settings):
@@ -69,7 +60,9 @@ def evaluate(
                 f"'{label_file}' is {truth.shape} pixels, its image {image.shape[:2]}. They must "
                 "be of one size."
             )
-        result = predictor.segment(image, [settings.word], zoom=settings.zoom)
+        result = predictor.segment(
+            image, [settings.word], zoom=settings.zoom, templates=settings.templates
+        )
         predicted = result.labels(settings.threshold) > 0
         scores.add(settings.word, predicted, truth)
         seconds += result.seconds

@@ -26,14 +26,14 @@ from clsclip.model.registry import find_model
 from clsclip.training.batches import Batch, Sampler, random_prompt
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss
-from clsclip.training.run import Run
+from clsclip.training.run import Run, TrainingSettings
 from clsclip.training.sources import find_sources, shares
 
 _MAX_PROMPTS: Final = 100_000
 """Remembered text tokens; a run uses some thousands."""
 
 
-class FitSettings(HeadSettings):
+class FitSettings(HeadSettings, TrainingSettings):
     """What a head training run is asked for."""
 
     clip: str = Field(
@@ -45,23 +45,11 @@ class FitSettings(HeadSettings):
         description="Model whose head to go on from, trained on the same CLIP with the same shape; "
         "empty: a new head.",
     )
-    data: str = Field(title="Data", description="Folder of data folders; see the documentation.")
-    share: tuple[str, ...] = Field(
-        (),
-        title="Share",
-        description="FOLDER=NUMBER: share of a data folder in the batches (default 1).",
-    )
-    minutes: float = Field(
-        20.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
-    )
     batch_size: int = Field(16, title="Batch size", description="Images per step.", ge=1)
     pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
-    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
     cycles: int = Field(
         1, title="Cycles", description="Cosine falls of the learning rate (warm restarts).", ge=1
     )
-    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
-    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:N or mps.")
     description: str = Field("", title="Description", description="One line for lists of models.")
 
 

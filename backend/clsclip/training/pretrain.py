@@ -21,14 +21,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from clsclip.config import Settings
 from clsclip.model.clip import encode_text, normalise
 from clsclip.model.config import DEFAULT_TEMPLATES
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.training.batches import Batch, Sampler, random_prompt, target_matrix, vocabulary
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss, sigmoid_contrast
-from clsclip.training.run import Run
+from clsclip.training.run import Run, TrainingSettings
 from clsclip.training.sources import find_sources, shares
 from clsclip.training.tokenizer import train_tokenizer
 from clsclip.training.words import spellings
@@ -46,18 +45,9 @@ OTHER_WORDS: Final = 64
 """Words per step that were drawn from the vocabulary, beside those of the batch."""
 
 
-class PretrainSettings(Settings):
+class PretrainSettings(TrainingSettings):
     """What a pre-training run is asked for."""
 
-    data: str = Field(title="Data", description="Folder of data folders; see the documentation.")
-    share: tuple[str, ...] = Field(
-        (),
-        title="Share",
-        description="FOLDER=NUMBER: share of a data folder in the batches (default 1).",
-    )
-    minutes: float = Field(
-        60.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
-    )
     width: int = Field(256, title="Width", description="Channels of the visual encoder.", ge=32)
     layers: int = Field(10, title="Layers", description="Layers of the visual encoder.", ge=5)
     heads: int = Field(4, title="Heads", description="Attention heads of the visual encoder.")
@@ -65,9 +55,6 @@ class PretrainSettings(Settings):
     text_layers: int = Field(4, title="Text layers", description="Layers of the text encoder.")
     image_size: int = Field(224, title="Image size", description="Side of the crops in pixels.")
     batch_size: int = Field(32, title="Batch size", description="Images per step.", ge=2)
-    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
-    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
-    device: str = Field("auto", title="Device", description="auto, cpu, cuda, cuda:N or mps.")
 
 
 class PixelText(nn.Module):

@@ -16,18 +16,36 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from clsclip.config import Settings
+from clsclip.config import DeviceSettings, Settings
 from clsclip.errors import CheckpointError, FileError
 from clsclip.wire import describe_validation
 
 RUN_FILE: Final = "run.json"
 METRICS_FILE: Final = "metrics.jsonl"
 STATE_FILE: Final = "state.safetensors"
+
+
+class TrainingSettings(DeviceSettings):
+    """What every training run is asked for."""
+
+    data: str = Field(
+        title="Data", description="Folder of data folders; docs/training.md lists the formats."
+    )
+    share: tuple[str, ...] = Field(
+        (),
+        title="Share",
+        description="FOLDER=NUMBER: share of a data folder in the batches (default 1).",
+    )
+    minutes: float = Field(
+        30.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
+    )
+    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
+    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
 
 
 @dataclass
