@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clsclip.config import Settings
 from clsclip.model.checkpoint import load_model, save_model
-from clsclip.model.config import CONFIG_FILE, ModelConfig, read_config
+from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.training.run import RUN_FILE
 
@@ -55,6 +55,6 @@ def bundle(settings: BundleSettings) -> Path:
 def _heads(config: ModelConfig) -> list[dict[str, Any]]:
     """Recipes of the head and of those that it was trained on from, the first one first."""
     heads = [config.training]
-    while (start := heads[0].get("start")) and (Path(start) / CONFIG_FILE).is_file():
-        heads.insert(0, read_config(Path(start)).training)
+    while (start := heads[0].get("start")) and Path(start).is_dir():
+        heads.insert(0, read_config(find_model(start)).training)
     return heads

@@ -22,7 +22,7 @@ from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
 from clsclip.model.device import choose_device, fast_dtype
-from clsclip.model.registry import find_model
+from clsclip.model.registry import RUN_MODEL, find_model
 from clsclip.training.batches import Batch, Sampler, random_prompt
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss
@@ -101,7 +101,7 @@ def fit(
         HeadLoss(model, settings.pairs, np.random.default_rng(seed)), minutes=settings.minutes,
         rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
     )  # fmt: skip
-    path = output / "model"
+    path = output / RUN_MODEL
     source = Path(settings.clip)
     save_model(
         model.cpu(), path, source=str(source.absolute()) if source.is_dir() else settings.clip,
