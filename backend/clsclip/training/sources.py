@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
+from scipy import ndimage
 from skimage.draw import ellipse
 
 from clsclip.errors import FileError, InvalidConfigError
@@ -45,6 +46,10 @@ class Example:
     diameter : float or None
         Median diameter of the objects in pixels, where objects are told apart and the scale of
         an image means nothing (microscopy).
+    boxes : mapping of str to ndarray of float32, shape (n, 4)
+        Box of every object of a word: top, left, bottom, right in pixels, the last two exclusive.
+    captions : tuple of str
+        Sentences that are true of the whole image.
     """
 
     image: NDArray[np.uint8]
@@ -52,6 +57,8 @@ class Example:
     present: frozenset[str]
     ignore: NDArray[np.bool_] | None = None
     diameter: float | None = None
+    boxes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    captions: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -118,6 +125,7 @@ class LabelFolder:
                 masks={self.word: mask},
                 present=frozenset({self.word} if mask.any() else ()),
                 diameter=float(np.sqrt(np.median(areas) * 4 / np.pi)) if len(areas) else None,
+                boxes={self.word: label_boxes(labels)} if mask.any() else {},
             )
         return self._cache[index]
 
@@ -136,6 +144,15 @@ def read_labels(file: Path) -> NDArray[np.integer[Any]]:
             f"{labels.dtype}; expected one integer per pixel."
         )
     return labels.astype(np.uint8) if labels.dtype.kind == "b" else labels
+
+
+def label_boxes(labels: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    """Box of every object of a label image: top, left, bottom, right, shape (n, 4)."""
+    boxes = [
+        (rows.start, columns.start, rows.stop, columns.stop)
+        for rows, columns in filter(None, ndimage.find_objects(labels))
+    ]
+    return np.array(boxes, dtype=np.float32).reshape(-1, 4)
 
 
 def pair_files(images: Path, labels: Path) -> tuple[tuple[Path, Path], ...]:
@@ -186,6 +203,7 @@ class CocoSource:
         info = self._coco.loadImgs(self._ids[index])[0]
         image = _read_rgb(self._images / info["file_name"])
         masks: dict[str, NDArray[np.bool_]] = {}
+        boxes: dict[str, list[tuple[float, ...]]] = {}
         ignore = np.zeros(image.shape[:2], dtype=bool)
         for annotation in self._coco.loadAnns(self._coco.getAnnIds(imgIds=info["id"])):
             mask = self._coco.annToMask(annotation).astype(bool)
@@ -194,7 +212,15 @@ class CocoSource:
             else:
                 word = self._names[annotation["category_id"]]
                 masks[word] = masks[word] | mask if word in masks else mask
-        return Example(image, masks, frozenset(masks), ignore if ignore.any() else None)
+                left, top, width, height = annotation["bbox"]
+                boxes.setdefault(word, []).append((top, left, top + height, left + width))
+        return Example(
+            image, masks, frozenset(masks), ignore if ignore.any() else None, boxes=_arrays(boxes)
+        )
+
+
+def _arrays(boxes: Mapping[str, Sequence[tuple[float, ...]]]) -> dict[str, NDArray[np.float32]]:
+    return {word: np.array(rows, dtype=np.float32) for word, rows in boxes.items()}
 
 
 def _quiet_coco(annotations: Path) -> COCO:
@@ -252,7 +278,9 @@ class VocBoxes:
         masks: dict[str, NDArray[np.bool_]] = {}
         inner, outer = np.zeros((2, *shape), dtype=bool)
         widths = []
+        boxes: dict[str, list[tuple[float, ...]]] = {}
         for word, (x0, y0, x1, y1) in self._boxes(file):
+            boxes.setdefault(word, []).append((y0, x0, y1, x1))
             row, column = (y0 + y1) / 2, (x0 + x1) / 2
             height, width = max((y1 - y0) / 2, 0.5), max((x1 - x0) / 2, 0.5)
             mask = masks.setdefault(word, np.zeros(shape, dtype=bool))
@@ -267,8 +295,13 @@ class VocBoxes:
             union |= mask
         if masks:
             masks["cell"] = union & ~masks.get("platelet", np.zeros(shape, dtype=bool))
-        diameter = float(np.median(widths)) if widths else None
-        return Example(image, masks, frozenset(masks), outer & ~inner, diameter)
+            cells = [row for word in boxes if word != "platelet" for row in boxes[word]]
+            if cells:
+                boxes["cell"] = cells
+        return Example(
+            image, masks, frozenset(masks), outer & ~inner,
+            float(np.median(widths)) if widths else None, _arrays(boxes),
+        )  # fmt: skip
 
 
 class ClassFolders:
