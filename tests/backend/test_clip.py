@@ -34,7 +34,7 @@ def test_with_no_layer_replaced_hidden_states_equal_transformers(towers: ClipTow
     torch.testing.assert_close(tokens, reference.last_hidden_state)
     plain = ClsClip(towers, HeadSettings(replaced_layers=(), decoder_width=8, decoder_heads=1,
                                          image_size=64)).eval()  # fmt: skip
-    guided = plain.guide(plain.encode_shallow(pixels), torch.zeros(2, towers.text_width))
+    guided = plain.guide(plain.encode(pixels).shallow, torch.zeros(2, towers.text_width))
     torch.testing.assert_close(guided, reference.last_hidden_state)
 
 

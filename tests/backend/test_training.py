@@ -15,7 +15,7 @@ from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.errors import CheckpointError, FileError, InvalidConfigError
 from clsclip.training.batches import Sampler, random_prompt, target_matrix
-from clsclip.training.crops import random_crop
+from clsclip.training.crops import random_view
 from clsclip.training.loop import cosine_rate
 from clsclip.training.losses import mask_loss, sigmoid_contrast
 from clsclip.training.metrics import Scores
@@ -127,7 +127,7 @@ def test_voc_boxes_become_ellipses_with_ignored_edges(data: Path) -> None:
 def test_missing_labels_are_named(data: Path) -> None:
     (data / "nuclei" / "train" / "labels" / "1.png").unlink()
     with pytest.raises(FileError, match=r"1\.png' has no label file"):
-        LabelFolder(data / "nuclei" / "train", "nucleus")
+        LabelFolder(data / "nuclei/train/images", data / "nuclei/train/labels", "nucleus")
 
 
 def test_shares(data: Path) -> None:
@@ -143,17 +143,18 @@ def test_crops_keep_image_and_mask_together(
     rng: np.random.Generator, diameter: float | None
 ) -> None:
     disk = np.hypot(*(np.indices((100, 130)) - np.array([50, 65])[:, None, None])) < 30
-    image = np.repeat((disk * 200 + 20).astype(np.uint8)[..., None], 3, axis=2)
-    example = Example(image, {"disk": disk}, frozenset({"disk"}), None, diameter)
+    pixels = np.repeat((disk * 200 + 20).astype(np.uint8)[..., None], 3, axis=2)
+    example = Example(pixels, {"disk": disk}, frozenset({"disk"}), None, diameter)
     agreements = []
     for _ in range(40):
-        crop = random_crop(example, 64, rng)
-        assert crop.image.shape == (3, 64, 64)
-        assert 0.0 <= float(crop.image.min()) <= float(crop.image.max()) <= 1.0
-        mask = crop.masks["disk"] & crop.valid
-        rest = ~crop.masks["disk"] & crop.valid
+        view = random_view(example, 64, rng)
+        image = view.image(rng)
+        assert image.shape == (3, 64, 64)
+        assert 0.0 <= float(image.min()) <= float(image.max()) <= 1.0
+        mask, rest = view.mask("disk") & view.valid(), ~view.mask("disk") & view.valid()
+        assert view.mask("disk").any() or not view.visible("disk")
         if mask.sum() > 50 and rest.sum() > 50:
-            light = crop.image.mean(0)
+            light = image.mean(0)
             agreements.append(abs(float(light[mask].mean() - light[rest].mean())))
     assert len(agreements) > 20
     assert np.median(agreements) > 0.2  # object and background differ where the mask says so
@@ -161,7 +162,8 @@ def test_crops_keep_image_and_mask_together(
 
 def test_batches_ask_for_present_and_absent_words(data: Path) -> None:
     sources = find_sources(data)
-    sampler = Sampler(list(sources.values()), [1] * 4, size=64, batch_size=8, pairs=4, seed=0)
+    sampler = Sampler(list(sources.values()), [1] * 4, plan=lambda: (8, 64), pairs=4, seed=0,
+                      image_level=True)  # fmt: skip
     for _ in range(4):
         batch = sampler.batch()
         assert batch.images.shape == (8, 3, 64, 64)
@@ -181,7 +183,7 @@ def test_batches_ask_for_present_and_absent_words(data: Path) -> None:
 
 def test_uncertain_words_are_never_asked_as_absent(data: Path) -> None:
     sources = find_sources(data)
-    sampler = Sampler([sources["nuclei"], sources["blood"]], [1, 1], size=64, batch_size=8,
+    sampler = Sampler([sources["nuclei"], sources["blood"]], [1, 1], plan=lambda: (8, 64),
                       pairs=4, seed=0)  # fmt: skip
     batch = sampler.batch()
     for present, absent in zip(batch.present, batch.absent, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,30 @@ from clsclip.errors import InvalidConfigError
 from clsclip.model.clip import ClipTowers
 from clsclip.model.config import HeadSettings
 from clsclip.model.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the network knows of images before it reads a word.
+
+    Attributes
+    ----------
+    shallow : Tensor, shape (B, 1 + m, D)
+        Input of layer N1 (Eq. 5).
+    detail : Tensor, shape (B, C, H / 2, W / 2), or None
+        The decoder's look at the image itself, if it has one.
+    grid : tuple of int
+        Rows and columns of patches.
+    """
+
+    shallow: Tensor
+    detail: Tensor | None
+    grid: tuple[int, int]
+
+    def repeat(self, words: int) -> Encoded:
+        """Each image ``words`` times in a row."""
+        detail = None if self.detail is None else self.detail.repeat_interleave(words, 0)
+        return Encoded(self.shallow.repeat_interleave(words, 0), detail, self.grid)
 
 
 class ClsClip(nn.Module):
@@ -48,7 +73,7 @@ class ClsClip(nn.Module):
         )
         self.decoder = Decoder(
             towers.width, settings.decoder_width, settings.decoder_heads,
-            settings.decoder_layers, towers.patch_size,
+            settings.decoder_layers, towers.patch_size, settings.detail_channels,
         )  # fmt: skip
 
     @property
@@ -70,8 +95,8 @@ class ClsClip(nn.Module):
         texts = [template.format(word) for word in words for template in prompts]
         return self.towers.text_cls(texts).view(len(words), len(prompts), -1).mean(1)
 
-    def encode_shallow(self, pixels: Tensor) -> Tensor:
-        """Input of layer N1, which does not depend on the word (Eq. 5).
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Everything that does not depend on the word (Eq. 5).
 
         Encode an image once, then call :meth:`decode` for any number of words.
 
@@ -82,12 +107,14 @@ class ClsClip(nn.Module):
 
         Returns
         -------
-        Tensor, shape (B, 1 + m, D)
+        Encoded
         """
         tokens = self.towers.embed(pixels)
         for index in range(self.first_replaced):
             tokens = self.towers.run_layer(index, tokens)
-        return tokens
+        side = self.towers.patch_size
+        grid = (pixels.shape[2] // side, pixels.shape[3] // side)
+        return Encoded(tokens, self.decoder.look(pixels), grid)
 
     def guide(self, shallow: Tensor, text_cls: Tensor) -> Tensor:
         """Output of the last visual layer under the guidance of a word (Eq. 6 and 7).
@@ -95,7 +122,7 @@ class ClsClip(nn.Module):
         Parameters
         ----------
         shallow : Tensor, shape (B, 1 + m, D)
-            From :meth:`encode_shallow`.
+            From :meth:`encode`.
         text_cls : Tensor, shape (B, d)
             One word per image.
 
@@ -111,9 +138,10 @@ class ClsClip(nn.Module):
             tokens = self.towers.run_layer(index, tokens)
         return tokens
 
-    def decode(self, shallow: Tensor, text_cls: Tensor, grid: tuple[int, int]) -> Tensor:
+    def decode(self, encoded: Encoded, text_cls: Tensor) -> Tensor:
         """Foreground logits, shape (B, H, W), of one word per encoded image (Eq. 6 to 8)."""
-        logits: Tensor = self.decoder(self.guide(shallow, text_cls)[:, 1:], grid)
+        patches = self.guide(encoded.shallow, text_cls)[:, 1:]
+        logits: Tensor = self.decoder(patches, encoded.grid, encoded.detail)
         return logits
 
     def forward(self, pixels: Tensor, text_cls: Tensor) -> Tensor:
@@ -129,9 +157,7 @@ class ClsClip(nn.Module):
         -------
         Tensor, shape (B, H, W)
         """
-        side = self.towers.patch_size
-        grid = (pixels.shape[2] // side, pixels.shape[3] // side)
-        return self.decode(self.encode_shallow(pixels), text_cls, grid)
+        return self.decode(self.encode(pixels), text_cls)
 
     def head_state(self) -> dict[str, Tensor]:
         """Weights of the trained part only."""

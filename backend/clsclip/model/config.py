@@ -40,6 +40,13 @@ class HeadSettings(Settings):
     decoder_heads: int = Field(
         6, title="Decoder heads", description="Attention heads of the decoder.", ge=1
     )
+    detail_channels: int = Field(
+        0,
+        title="Detail channels",
+        description="Channels of a shallow look at the image itself that sharpens the decoder's "
+        "outlines; 0: none, as in the paper.",
+        ge=0,
+    )
     image_size: int = Field(
         352,
         title="Image size",

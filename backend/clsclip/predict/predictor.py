@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
+from clsclip.predict.regions import Box, Square, inside, square_around
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.zoom import refined_zoom, whole_image_zoom
@@ -75,6 +76,7 @@ class Predictor:
         contrast_limits: tuple[float, float] | None = None,
         zoom: float | None = None,
         templates: bool = True,
+        regions: Mapping[str, Sequence[Box]] | None = None,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
@@ -92,6 +94,10 @@ class Predictor:
             Model pixels per image pixel. None: chosen per word, see :mod:`clsclip.predict.zoom`.
         templates : bool
             Average the text token over prompt templates.
+        regions : mapping of str to sequence of Box, optional
+            Region proposals of words: top, left, bottom, right in image pixels. A word that has
+            some is looked for inside them only, each one zoomed in, and every pixel takes the
+            highest probability that a region gives it (Eq. 9, with the threshold left open).
         progress : callable, optional
             Called with (steps done, steps known so far).
         cancelled : callable, optional
@@ -123,13 +129,22 @@ class Predictor:
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
             first = zoom or whole_image_zoom(shape, self._model.settings.image_size)
-            looks = self._look(pixels, text, first, steps)
             zooms = [first] * len(checked)
-            maps = [_quantise(look, shape) for look in looks]
-            if zoom is None:
-                for wanted, chosen in _by_zoom(looks, first).items():
-                    further = self._look(pixels, text[chosen], wanted, steps)
-                    for k, look in zip(chosen, further, strict=True):
+            maps = [np.zeros(shape, np.uint8)] * len(checked)
+            free = []
+            for k, word in enumerate(checked):
+                if regions and regions.get(word):
+                    maps[k], zooms[k] = self._in_regions(pixels, text[k], regions[word], steps)
+                else:
+                    free.append(k)
+            if free:
+                looks = self._look(pixels, text[free], first, steps)
+                for k, look in zip(free, looks, strict=True):
+                    maps[k] = _quantise(look, shape)
+                for wanted, chosen in _by_zoom(looks, first).items() if zoom is None else ():
+                    finer = [free[number] for number in chosen]
+                    further = self._look(pixels, text[finer], wanted, steps)
+                    for k, look in zip(finer, further, strict=True):
                         maps[k], zooms[k] = _quantise(look, shape), wanted
         return Segmentation(
             probabilities=np.stack(maps),
@@ -148,6 +163,30 @@ class Predictor:
                 self._text_cls.clear()
             self._text_cls[key] = self._model.text_cls([word], templates)[0]
         return self._text_cls[key]
+
+    def _in_regions(
+        self, pixels: Tensor, text_cls: Tensor, boxes: Sequence[Box], steps: _Steps
+    ) -> tuple[NDArray[np.uint8], float]:
+        """Probabilities of a word inside its regions, and the median of their zooms."""
+        shape = (pixels.shape[2], pixels.shape[3])
+        size = self._model.settings.image_size
+        squares = [square_around(box, shape) for box in boxes]
+        total = torch.zeros(shape, device=self.device)
+        steps.expect(-(-len(boxes) // WINDOWS_PER_BATCH))
+        for start in range(0, len(boxes), WINDOWS_PER_BATCH):
+            steps.check()
+            part = slice(start, start + WINDOWS_PER_BATCH)
+            crops = torch.cat([resize(_cut(pixels, s), (size, size)) for s in squares[part]])
+            found = next(self._probabilities(crops, text_cls[None]))
+            for box, square, look in zip(boxes[part], squares[part], found, strict=True):
+                near = resize(look[None, None], (square.side, square.side))[0, 0]
+                rows, columns = inside(box, shape)
+                seen = near[rows.start - square.top : rows.stop - square.top,
+                            columns.start - square.left : columns.stop - square.left]  # fmt: skip
+                torch.maximum(total[rows, columns], seen, out=total[rows, columns])
+            steps.done()
+        zoom = float(np.median([size / square.side for square in squares]))
+        return _quantise(total, shape), zoom
 
     def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: _Steps) -> Tensor:
         """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
@@ -181,11 +220,9 @@ class Predictor:
 
     def _probabilities(self, crops: Tensor, text: Tensor) -> Iterator[Tensor]:
         """For each word, probabilities (B, H, W) of float32 for crops (B, 3, H, W)."""
-        patch = self._model.towers.patch_size
-        grid = (crops.shape[2] // patch, crops.shape[3] // patch)
-        shallow = self._model.encode_shallow(crops.to(self.dtype))
+        encoded = self._model.encode(crops.to(self.dtype))
         for word in text:
-            logits = self._model.decode(shallow, word.expand(len(crops), -1), grid)
+            logits = self._model.decode(encoded, word.expand(len(crops), -1))
             yield logits.float().sigmoid()
 
 
@@ -224,6 +261,15 @@ def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
             rounded = float(2.0 ** (round(4 * np.log2(finer)) / 4))
             wanted.setdefault(rounded, []).append(k)
     return wanted
+
+
+def _cut(pixels: Tensor, square: Square) -> Tensor:
+    """A square of an image of shape (1, 3, H, W); the edge is repeated where it reaches beyond."""
+    top, left = max(square.top, 0), max(square.left, 0)
+    piece = pixels[..., top : square.top + square.side, left : square.left + square.side]
+    before = (left - square.left, top - square.top)
+    after = (square.side - piece.shape[3] - before[0], square.side - piece.shape[2] - before[1])
+    return F.pad(piece, (before[0], after[0], before[1], after[1]), mode="replicate")
 
 
 def _crop(pixels: Tensor, corner: tuple[int, int], window: tuple[int, ...]) -> Tensor:

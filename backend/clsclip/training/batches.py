@@ -1,10 +1,9 @@
-"""Batches of crops with the words to ask of each: present ones, absent ones."""
+"""Batches of views with the words to ask of each: present ones, absent ones."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,12 +12,20 @@ import torch
 from torch import Tensor
 
 from clsclip.errors import InvalidConfigError
-from clsclip.training.crops import Crop, random_crop
+from clsclip.training.crops import View, random_view
+from clsclip.training.prefetch import prefetch
 from clsclip.training.sources import Source
-from clsclip.training.words import spellings
+from clsclip.training.words import spellings, withheld
 
 _AHEAD: Final = 4
 """Batches prepared while the network computes."""
+
+ALIKE: Final = 0.35
+"""Share of absent words that have a part in common with a word of the view: "red star" where
+there is a red circle."""
+
+OWN: Final = 0.25
+"""Share of absent words that are other words of the same source."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +40,26 @@ class Batch:
         Canonical words, Q for each image: those of the first image, then of the second...
     masks, valid : Tensor of bool, shape (B * Q, S, S)
         Mask of each word (empty for an absent one) and the pixels that count.
+    located : Tensor of bool, shape (B * Q,)
+        False where a word is in the image but its mask is not known: it may be used as an
+        image-level word only.
     present, absent : tuple of frozenset of str, length B
         Words that are certainly in an image, and certainly not.
+    captions : tuple of str, length B
+        A true sentence about the whole example; empty where there is none.
     """
 
     images: Tensor
     words: tuple[str, ...]
     masks: Tensor
     valid: Tensor
+    located: Tensor
     present: tuple[frozenset[str], ...]
     absent: tuple[frozenset[str], ...]
+    captions: tuple[str, ...]
 
 
-def vocabulary(sources: Sequence[Source]) -> tuple[str, ...]:
+def vocabulary(sources: Iterable[Source]) -> tuple[str, ...]:
     """All words of some sources, each once."""
     return tuple(dict.fromkeys(word for source in sources for word in source.words))
 
@@ -58,12 +72,15 @@ class Sampler:
     sources : sequence of Source
     weights : sequence of float
         Share of each source in the batches.
-    size : int
-        Side of the crops in pixels.
-    batch_size : int
-        Images per batch.
+    plan : callable
+        Returns (B, S), images per batch and their side, whenever a batch is begun.
     pairs : int
         Questions per image; about half of them about absent words where there are present ones.
+    unseen : frozenset of str
+        Words whose masks are withheld, see :func:`clsclip.training.words.withheld`.
+    image_level : bool
+        Use words without masks, the unseen ones among them, as words of whole images. False: as
+        in the inductive setting of section 5 of the paper, they do not occur at all.
     seed : int or sequence of int
     """
 
@@ -72,107 +89,128 @@ class Sampler:
         sources: Sequence[Source],
         weights: Sequence[float],
         *,
-        size: int,
-        batch_size: int,
+        plan: Callable[[], tuple[int, int]],
         pairs: int,
         seed: int | Sequence[int],
+        unseen: frozenset[str] = frozenset(),
+        image_level: bool = False,
     ) -> None:
         self._sources = sources
         self._weights = np.asarray(weights, dtype=float) / sum(weights)
-        self._size, self._batch_size, self._pairs = size, batch_size, pairs
+        self._plan, self._pairs = plan, pairs
+        self._image_level = image_level
+        self._unseen = withheld(vocabulary(sources), unseen)
         self._rng = np.random.default_rng(seed)
-        masked = [source for source in sources if source.masked]
-        self._asked = vocabulary(masked)
-        own = {id(source): frozenset(source.words) for source in sources}
-        everything = frozenset(vocabulary(sources))
-        photographs = frozenset(w for s in masked if not _objects_measured(s) for w in s.words)
-        self._askable = {
-            id(source): everything - source.uncertain
-            - (frozenset() if source.masked else photographs - own[id(source)])
-            for source in sources
-        }  # fmt: skip
+        self._askable = [
+            _askable(index, sources) - (frozenset() if image_level else self._unseen)
+            for index in range(len(sources))
+        ]
+        self._own = [
+            tuple(sorted(set(s.words) & a)) for s, a in zip(sources, self._askable, strict=True)
+        ]
+        self._parts = _parts(vocabulary(sources))
 
     def __iter__(self) -> Iterator[Batch]:
         """Endless batches, prepared ahead by one thread."""
-        ready: queue.Queue[Batch | BaseException] = queue.Queue(_AHEAD)
-        stop = threading.Event()
-
-        def produce() -> None:
-            try:
-                while not stop.is_set():
-                    _put(ready, self.batch(), stop)
-            except BaseException as error:  # handed to the consumer, who raises it
-                _put(ready, error, stop)
-
-        thread = threading.Thread(target=produce, name="batches", daemon=True)
-        thread.start()
-        try:
-            while True:
-                item = ready.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-        finally:
-            stop.set()
-            thread.join()
+        return prefetch(self.batch, _AHEAD)
 
     def batch(self) -> Batch:
         """One batch, drawn now."""
-        crops, askable = [], []
-        for index in self._rng.choice(len(self._sources), self._batch_size, p=self._weights):
-            source = self._sources[index]
-            example = source[int(self._rng.integers(len(source)))]
-            crops.append(random_crop(example, self._size, self._rng))
-            askable.append(self._askable[id(source)])
-        absent = [known - crop.present for crop, known in zip(crops, askable, strict=True)]
-        present = [_visible(crop) for crop in crops]
-        words, masks, valid = [], [], []
-        for index, crop in enumerate(crops):
-            for word in self._questions(crop, present[index], absent[index]):
+        count, size = self._plan()
+        images, words, masks, valid, located, captions = [], [], [], [], [], []
+        present: list[frozenset[str]] = []
+        absent: list[frozenset[str]] = []
+        for index in self._rng.choice(len(self._sources), count, p=self._weights):
+            view = random_view(self._sources[index].draw(self._rng), size, self._rng)
+            example = view.example
+            known = {w for w in example.masks if w not in self._unseen and view.visible(w)}
+            weak = {
+                w
+                for w in example.present - known
+                if self._image_level and (w not in example.masks or view.visible(w))
+            }
+            present.append(frozenset(known | weak))
+            absent.append(self._askable[index] - example.present)
+            images.append(view.image(self._rng))
+            captions.append(self._caption(view))
+            vouched = view.valid()
+            for word in self._questions(index, known, weak, absent[-1]):
                 words.append(word)
-                empty = torch.zeros(self._size, self._size, dtype=torch.bool)
-                masks.append(crop.masks.get(word, empty))
-                valid.append(crop.valid)
+                masks.append(view.mask(word) if word in known else torch.zeros_like(vouched))
+                valid.append(vouched)
+                located.append(word not in weak)
         return Batch(
-            torch.stack([crop.image for crop in crops]), tuple(words),
-            torch.stack(masks), torch.stack(valid), tuple(present), tuple(absent),
+            torch.stack(images), tuple(words), torch.stack(masks), torch.stack(valid),
+            torch.tensor(located), tuple(present), tuple(absent), tuple(captions),
         )  # fmt: skip
 
-    def _questions(self, crop: Crop, present: frozenset[str], absent: frozenset[str]) -> list[str]:
-        inside = [word for word in crop.masks if word in present]
-        chosen = list(self._rng.permutation(inside)[: max(1, self._pairs // 2)]) if inside else []
-        missing = sorted(absent) or list(crop.masks)
-        if not missing:
-            raise InvalidConfigError(
-                "The data holds one word only and no masks: there is nothing to learn from. Add "
-                "a folder with masks or with other words."
-            )
-        likely = [word for word in self._asked if word in absent]
+    def _caption(self, view: View) -> str:
+        """A caption, where the view shows (almost) all that it speaks of."""
+        captions = view.example.captions
+        rows, columns = view.example.image.shape[:2]
+        whole = view.height >= 0.8 * rows and view.width >= 0.8 * columns
+        if not (self._image_level and captions and whole):
+            return ""
+        return captions[int(self._rng.integers(len(captions)))]
+
+    def _questions(
+        self, index: int, known: set[str], weak: set[str], absent: frozenset[str]
+    ) -> list[str]:
+        rng = self._rng
+        chosen = [str(w) for w in rng.permutation(sorted(known))[: max(1, self._pairs // 2)]]
+        room = self._pairs // 2 + 1 - len(chosen)
+        chosen += [str(w) for w in rng.permutation(sorted(weak))[: max(room, 0)]]
+        alike = sorted(
+            {w for word in chosen for part in word.split() for w in self._parts[part]} & absent
+        )
+        own = [word for word in self._own[index] if word in absent]
         while len(chosen) < self._pairs:
-            pool = likely if likely and self._rng.random() < 0.6 else missing
-            chosen.append(pool[int(self._rng.integers(len(pool)))])
-        return [str(word) for word in chosen]
+            kind = rng.random()
+            pool: Sequence[str] = ()
+            if kind < ALIKE:
+                pool = alike
+            elif kind < ALIKE + OWN:
+                pool = own
+            if not pool:
+                pool = self._foreign(absent) or sorted(known) or sorted(weak)
+            if not pool:
+                raise InvalidConfigError(
+                    "The data holds one word only and no masks: there is nothing to learn from. "
+                    "Add a folder with masks or with other words."
+                )
+            chosen.append(pool[int(rng.integers(len(pool)))])
+        return chosen
+
+    def _foreign(self, absent: frozenset[str]) -> Sequence[str]:
+        """Absent words of one source, so that a source of one word is asked as often as others."""
+        for number in self._rng.permutation(len(self._sources)):
+            words = [word for word in self._sources[number].words if word in absent]
+            if words:
+                return words
+        return ()
 
 
-def _objects_measured(source: Source) -> bool:
-    return len(source) > 0 and source[0].diameter is not None
-
-
-def _visible(crop: Crop) -> frozenset[str]:
-    """Words whose mask reaches into the crop, and words of images without masks."""
-    return frozenset(
-        word for word in crop.present if word not in crop.masks or bool(crop.masks[word].any())
-    )
-
-
-def _put(
-    ready: queue.Queue[Batch | BaseException], item: Batch | BaseException, stop: threading.Event
-) -> None:
-    while not stop.is_set():
-        try:
-            return ready.put(item, timeout=0.2)
-        except queue.Full:
+def _askable(index: int, sources: Sequence[Source]) -> frozenset[str]:
+    """Words that are absent from a source's images wherever they are not annotated."""
+    source = sources[index]
+    words: set[str] = set()
+    for number, other in enumerate(sources):
+        if number == index:
             continue
+        words.update(frozenset(other.words) - other.everywhere)
+        if other.photographs and other.masked and source.photographs and not source.masked:
+            # a photograph of a chair may show the person on it
+            words.difference_update(other.words)
+    return frozenset(words) - source.uncertain | frozenset(source.words)
+
+
+def _parts(words: Iterable[str]) -> defaultdict[str, set[str]]:
+    """Words by each of their parts."""
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    for word in words:
+        for part in word.split():
+            parts[part].add(word)
+    return parts
 
 
 def random_prompt(word: str, templates: Sequence[str], rng: np.random.Generator) -> str:
@@ -184,22 +222,30 @@ def random_prompt(word: str, templates: Sequence[str], rng: np.random.Generator)
     return templates[int(rng.integers(len(templates)))].format(form)
 
 
-def target_matrix(batch: Batch, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Which texts fit which images, and for which pairs that is known.
+def target_matrix(batch: Batch, words: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Which words fit which images, and for which pairs that is known.
 
     Parameters
     ----------
     batch : Batch
-    texts : sequence of str, length T
-        Words, in the order of the columns.
+    words : sequence of str, length T
+        In the order of the columns.
 
     Returns
     -------
     target, known : Tensor of bool, shape (B, T)
     """
-    target = np.zeros((len(batch.images), len(texts)), dtype=bool)
+    target = np.zeros((len(batch.images), len(words)), dtype=bool)
     known = np.zeros_like(target)
     for row, (present, absent) in enumerate(zip(batch.present, batch.absent, strict=True)):
-        target[row] = [word in present for word in texts]
-        known[row] = [word in present or word in absent for word in texts]
+        target[row] = [word in present for word in words]
+        known[row] = [word in present or word in absent for word in words]
     return torch.from_numpy(target), torch.from_numpy(known)
+
+
+def caption_matrix(batch: Batch) -> Tensor:
+    """Which captions fit which images: each its own, bool, shape (B, captions that are there)."""
+    rows = [row for row, caption in enumerate(batch.captions) if caption]
+    matrix = torch.zeros(len(batch.captions), len(rows), dtype=torch.bool)
+    matrix[rows, torch.arange(len(rows))] = True
+    return matrix

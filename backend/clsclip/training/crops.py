@@ -1,8 +1,7 @@
-"""Random crops of annotated images: scale, geometry, light. All in numpy and torch on the CPU."""
+"""Random views of annotated images: scale, geometry, light. All in numpy and torch on the CPU."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from clsclip.predict.regions import square_around
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.training.sources import Example
 
@@ -20,109 +20,144 @@ DIAMETERS: Final = (7.0, 110.0)
 """Range of object diameters, in model pixels, to which microscopy is zoomed (log-uniform)."""
 
 PHOTO_PART: Final = (0.35, 1.0)
-"""Range of the part of a photograph's shorter side that a crop shows."""
+"""Range of the part of a photograph's shorter side that a view shows."""
+
+REGION_SHARE: Final = 0.4
+"""Share of photographs of which a view shows one object's box, as ClsCLIP+ does."""
+
+REGION_MARGIN: Final = (0.0, 0.4)
+"""Range of the margin around such a box, as a part of its longer side."""
+
+VISIBLE_PIXELS: Final = 12
+"""Pixels of the original image from which on a word counts as visible in a view."""
 
 
 @dataclass(frozen=True)
-class Crop:
-    """A square piece of an example at the network's size.
+class View:
+    """A square of an example, and how it is turned: where and how to look.
 
     Attributes
     ----------
-    image : Tensor of float32, shape (3, S, S)
-        RGB in [0, 1].
-    masks : dict of str to Tensor of bool, shape (S, S)
-    valid : Tensor of bool, shape (S, S)
-        Pixels whose masks are vouched for.
-    present : frozenset of str
-        Words that are, or may be, in the crop.
+    example : Example
+    size : int
+        S, side in model pixels.
+    top, left, height, width : int
+        The part of the image, in its pixels; what lies outside is filled up.
+    flipped : bool
+    quarters : int
+        Right-angled turns.
     """
 
-    image: Tensor
-    masks: dict[str, Tensor]
-    valid: Tensor
-    present: frozenset[str]
+    example: Example
+    size: int
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+    quarters: int
+
+    @property
+    def microscopy(self) -> bool:
+        """Whether scale and direction mean nothing in the example."""
+        return self.example.diameter is not None
+
+    def visible(self, word: str) -> bool:
+        """Whether the mask of a word reaches into the view."""
+        top, left = max(self.top, 0), max(self.left, 0)
+        part = self.example.masks[word][top : self.top + self.height, left : self.left + self.width]
+        return int(np.count_nonzero(part)) >= VISIBLE_PIXELS
+
+    def image(self, rng: np.random.Generator) -> Tensor:
+        """Relit RGB in [0, 1], float32, shape (3, S, S)."""
+        pixels = self._take(self.example.image, "symmetric" if self.microscopy else "edge")
+        scaled = resize(to_tensor(np.divide(pixels, 255, dtype=np.float32)), self._square)[0]
+        return relight(scaled, self.microscopy, rng)
+
+    def mask(self, word: str) -> Tensor:
+        """Mask of a word that has one, bool, shape (S, S)."""
+        return self._scaled(self.example.masks[word], "symmetric" if self.microscopy else "zero")
+
+    def valid(self) -> Tensor:
+        """Pixels whose masks are vouched for, bool, shape (S, S)."""
+        known = torch.ones(self._square, dtype=torch.bool)
+        if self.example.ignore is not None:
+            known &= ~self._scaled(self.example.ignore, "symmetric" if self.microscopy else "zero")
+        return known
+
+    @property
+    def _square(self) -> tuple[int, int]:
+        return (self.size, self.size)
+
+    def _scaled(self, plane: NDArray[np.bool_], fill: str) -> Tensor:
+        piece = torch.from_numpy(self._take(plane, fill).astype(np.float32))
+        return resize(piece[None, None], self._square)[0, 0] >= 0.5
+
+    def _take(self, plane: NDArray[Any], fill: str) -> NDArray[Any]:
+        """Cut, fill up what lies outside the image, turn."""
+        top, left = max(self.top, 0), max(self.left, 0)
+        piece = plane[top : self.top + self.height, left : self.left + self.width]
+        missing = (self.height - piece.shape[0], self.width - piece.shape[1])
+        if any(missing):
+            before = (top - self.top, left - self.left)
+            widths = [(b, m - b) for b, m in zip(before, missing, strict=True)]
+            widths += [(0, 0)] * (plane.ndim - 2)
+            mode: Any = "constant" if fill == "zero" else fill
+            piece = np.pad(piece, widths, mode=mode)
+        return np.rot90(piece[:, ::-1] if self.flipped else piece, self.quarters)
 
 
-def random_crop(example: Example, size: int, rng: np.random.Generator) -> Crop:
-    """Cut, zoom, turn and relight an example.
+def random_view(example: Example, size: int, rng: np.random.Generator) -> View:
+    """Choose a part of an example and its scale.
+
+    Microscopy is zoomed so that its objects take any diameter of :data:`DIAMETERS`; of a
+    photograph the view shows a large part, or one object's box with a margin.
 
     Parameters
     ----------
     example : Example
     size : int
-        S, side of the crop in model pixels.
+        S, side of the view in model pixels.
     rng : numpy Generator
-
-    Returns
-    -------
-    Crop
     """
-    microscopy = example.diameter is not None
     rows, columns = example.image.shape[:2]
+    flipped = bool(rng.random() < 0.5)
     if example.diameter is not None:
         low, high = np.log(DIAMETERS)
         zoom = float(np.exp(rng.uniform(low, high))) / example.diameter
         side = round(size / float(np.clip(zoom, 0.25, 8.0)))
-        side = min(side, 2 * max(rows, columns))
-    else:
-        side = round(min(rows, columns) * rng.uniform(*PHOTO_PART))
-        if rng.random() < 0.25:
-            side = max(rows, columns)
-    side = max(side, 8)
-    take = _window(rows, columns, side, microscopy, rng)
-    turn = _turn(microscopy, rng)
-    names = list(example.masks)
-    planes = [example.masks[name] for name in names]
-    valid = np.ones((rows, columns), bool) if example.ignore is None else ~example.ignore
-    image = turn(take(example.image, "reflect" if microscopy else "edge"))
-    stack = np.stack([turn(take(p, "reflect" if microscopy else "zero")) for p in (*planes, valid)])
-    pixels = resize(to_tensor(np.divide(image, 255, dtype=np.float32)), (size, size))[0]
-    resized = resize(torch.from_numpy(stack.astype(np.float32))[None], (size, size))[0] >= 0.5
-    if not microscopy:
-        inside = turn(take(np.ones((rows, columns), bool), "zero"))
-        resized[-1] |= ~(resize(torch.from_numpy(inside.astype(np.float32))[None, None],
-                                (size, size))[0, 0] >= 0.5)  # fmt: skip
-    masks = dict(zip(names, resized[:-1], strict=True))
-    return Crop(relight(pixels, microscopy, rng), masks, resized[-1], example.present)
-
-
-def _window(
-    rows: int, columns: int, side: int, microscopy: bool, rng: np.random.Generator
-) -> Callable[[NDArray[Any], str], NDArray[Any]]:
-    """A function that cuts one random square out of an image, padding where it is larger."""
-    height = width = side
-    if not microscopy and rng.random() < 0.5:
+        side = max(8, min(side, 2 * max(rows, columns)))
+        top, left = _corner(rows, side, rng), _corner(columns, side, rng)
+        return View(example, size, top, left, side, side, flipped, int(rng.integers(4)))
+    if example.boxes and rng.random() < REGION_SHARE:
+        return _region(example, size, flipped, rng)
+    side = round(min(rows, columns) * rng.uniform(*PHOTO_PART))
+    if rng.random() < 0.25:
+        side = max(rows, columns)
+    height = width = max(side, 8)
+    if rng.random() < 0.5:
         stretch = float(np.exp(rng.uniform(-0.25, 0.25)))
         height, width = round(side * stretch), round(side / stretch)
-    top = int(rng.integers(0, max(rows - height, 0) + 1))
-    left = int(rng.integers(0, max(columns - width, 0) + 1))
-
-    def take(plane: NDArray[Any], fill: str) -> NDArray[Any]:
-        piece = plane[top : top + height, left : left + width]
-        missing = (height - piece.shape[0], width - piece.shape[1])
-        if not any(missing):
-            return piece
-        before = tuple(m // 2 for m in missing)
-        widths = [(b, m - b) for b, m in zip(before, missing, strict=True)]
-        widths += [(0, 0)] * (plane.ndim - 2)
-        if fill == "reflect":
-            return np.pad(piece, widths, mode="symmetric")
-        if fill == "edge":
-            return np.pad(piece, widths, mode="edge")
-        return np.pad(piece, widths)
-
-    return take
+    top, left = _corner(rows, height, rng), _corner(columns, width, rng)
+    return View(example, size, top, left, height, width, flipped, 0)
 
 
-def _turn(microscopy: bool, rng: np.random.Generator) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Flips; right-angled turns too where up and down mean nothing."""
-    flip, quarters = rng.random() < 0.5, int(rng.integers(4)) if microscopy else 0
+def _corner(length: int, window: int, rng: np.random.Generator) -> int:
+    """First pixel of a window on an axis: anywhere inside, centred where it is larger."""
+    if window >= length:
+        return -((window - length) // 2)
+    return int(rng.integers(0, length - window + 1))
 
-    def turn(plane: NDArray[Any]) -> NDArray[Any]:
-        return np.rot90(plane[:, ::-1] if flip else plane, quarters)
 
-    return turn
+def _region(example: Example, size: int, flipped: bool, rng: np.random.Generator) -> View:
+    words = sorted(example.boxes)
+    boxes = example.boxes[words[int(rng.integers(len(words)))]]
+    top, left, bottom, right = (float(v) for v in boxes[int(rng.integers(len(boxes)))])
+    down, across = rng.uniform(-0.08, 0.08, 2) * max(bottom - top, right - left)
+    moved = (top + down, left + across, bottom + down, right + across)
+    rows, columns = example.image.shape[:2]
+    square = square_around(moved, (rows, columns), rng.uniform(*REGION_MARGIN))
+    return View(example, size, square.top, square.left, square.side, square.side, flipped, 0)
 
 
 def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor:
@@ -142,7 +177,7 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
     """
     if microscopy:
         image = _restain(image, rng)
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         image = image.clamp(1e-4, 1) ** float(np.exp(rng.uniform(-0.6, 0.6)))
     if rng.random() < 0.6:
         gain = float(np.exp(rng.uniform(-0.7, 0.3)))
@@ -150,7 +185,7 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
     if rng.random() < 0.3:
         gains = np.exp(rng.uniform(-0.25, 0.25, 3)).astype(np.float32)
         image = image * torch.from_numpy(gains)[:, None, None]
-    if rng.random() < 0.3:
+    if rng.random() < 0.25:
         image = _blur(image, float(rng.uniform(0.3, 1.8)))
     if rng.random() < 0.3:
         noise = rng.standard_normal(image.shape[1:], dtype=np.float32)
@@ -159,9 +194,14 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
 
 
 def _restain(image: Tensor, rng: np.random.Generator) -> Tensor:
-    if rng.random() < 0.25:
+    if rng.random() < 0.4:
+        low, high = float(image.min()), float(image.max())
+        image = (image - low) / max(high - low, 1e-3)
+    if rng.random() < 0.2:
+        image = _stain(image, rng)
+    elif rng.random() < 0.25:
         image = 1 - image
-    if rng.random() < 0.25:
+    if rng.random() < 0.2:
         image = image[torch.from_numpy(rng.permutation(3))]
     if rng.random() < 0.2:
         image = image.mean(0, keepdim=True).expand(3, -1, -1)
@@ -170,15 +210,33 @@ def _restain(image: Tensor, rng: np.random.Generator) -> Tensor:
         tint /= tint.max()
         image = image * torch.from_numpy(tint)[:, None, None]
     if rng.random() < 0.25:
-        coarse = torch.from_numpy(rng.uniform(0.5, 1.2, (1, 1, 3, 3)).astype(np.float32))
-        light = F.interpolate(coarse, image.shape[1:], mode="bicubic", align_corners=True)[0]
-        image = image * light
-    if rng.random() < 0.4:
-        low, high = float(image.min()), float(image.max())
-        image = (image - low) / max(high - low, 1e-3)
+        image = image * _smooth_field(image, rng, 0.5, 1.2)
     return image.clamp(0, 1)
 
 
+def _stain(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Redraw as transmitted light: what differs from the background absorbs one dye.
+
+    Beer-Lambert: each dye's amount times its colour's optical density adds up. A second, paler
+    dye lies over the whole field unevenly, as eosin does.
+    """
+    grey = image.mean(0)
+    amount = (grey - grey.median()).abs()
+    amount = amount / amount.max().clamp(min=0.05)
+    dyes = np.array([rng.uniform(0.05, 0.75, 3), rng.uniform(0.55, 1.0, 3)], dtype=np.float32)
+    density = -np.log(dyes)
+    ground = _smooth_field(image, rng, 0.0, 1.0)[0]
+    absorbed = torch.from_numpy(density[0])[:, None, None] * amount * float(rng.uniform(0.7, 1.5))
+    absorbed = absorbed + torch.from_numpy(density[1])[:, None, None] * ground
+    return torch.exp(-absorbed)
+
+
+def _smooth_field(image: Tensor, rng: np.random.Generator, low: float, high: float) -> Tensor:
+    """A slowly varying plane, shape (1, S, S)."""
+    coarse = torch.from_numpy(rng.uniform(low, high, (1, 1, 3, 3)).astype(np.float32))
+    return F.interpolate(coarse, image.shape[1:], mode="bicubic", align_corners=True)[0]
+
+
 def _blur(image: Tensor, sigma: float) -> Tensor:
-    blurred = ndimage.gaussian_filter(image.numpy(), (0, sigma, sigma))
+    blurred = ndimage.gaussian_filter(image.numpy(), (0, sigma, sigma), truncate=2.5)
     return torch.from_numpy(blurred)

@@ -1,28 +1,89 @@
-"""Measure a model on images with label images."""
+"""Measure a model on annotated images: a folder of label images, a data folder, drawn scenes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from clsclip.config import DeviceSettings, SegmentSettings, Settings, ThresholdSettings
-from clsclip.errors import FileError
-from clsclip.image_files import read_image
+from clsclip.errors import InvalidConfigError
 from clsclip.predict.predictor import Predictor
+from clsclip.predict.regions import Box, inside
+from clsclip.training.disturb import SCALES, Change, disturb, disturb_mask
+from clsclip.training.looks import look
 from clsclip.training.metrics import Scores
-from clsclip.training.sources import pair_files, read_labels
+from clsclip.training.sources import SCENES, Example, LabelFolder, Source, find_sources
+from clsclip.training.words import withheld, word_list
+
+SCENE_SEED: Final = 2**31
+"""Seed of the scenes to measure with, which no training run uses."""
 
 
 class EvaluateSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
     """What an evaluation is asked for."""
 
-    images: str = Field(title="Images", description="Folder of images.")
-    labels: str = Field(
-        title="Labels", description="Folder of label images of the same names; nonzero = the word."
+    images: str = Field(
+        "", title="Images", description="Folder of images, with --labels and --word."
     )
-    word: str = Field(title="Word", description="The class word to ask for.", min_length=1)
+    labels: str = Field(
+        "", title="Labels", description="Folder of label images of the same names; nonzero = word."
+    )
+    word: str = Field(
+        "",
+        title="Word",
+        description="The class word to ask for. With --data: ask this word of every image that "
+        "does not show it, to see what it marks by mistake.",
+    )
+    data: str = Field(
+        "",
+        title="Data",
+        description="Instead of --images: a data folder, whose validation part is measured, or "
+        f"'{SCENES}' for drawn ones.",
+    )
+    limit: int = Field(
+        300, title="Limit", description="Largest number of images of a data folder.", ge=1
+    )
+    pairs: int = Field(
+        4, title="Pairs", description="Largest number of words asked of one scene.", ge=1
+    )
+    regions: Literal["none", "boxes"] = Field(
+        "none",
+        title="Regions",
+        description="boxes: the annotated boxes are the region proposals, and are measured as "
+        "masks themselves too.",
+    )
+    shuffled: bool = Field(
+        False,
+        title="Shuffled",
+        description="Ask another word than the one whose mask is compared, to see whether the "
+        "word decides.",
+    )
+    unseen: str = Field(
+        "",
+        title="Unseen words",
+        description="Words whose masks training withheld, to be measured apart: with commas, or "
+        "a .txt file.",
+    )
+    change: Change = Field(
+        "none", title="Change", description="Change every image first, to see what it costs."
+    )
+
+
+class Figures(Settings):
+    """Figures of a part of the questions; IoU in [0, 1]."""
+
+    images: int = Field(description="Number of (image, word) pairs.")
+    classes: int
+    miou: float
+    fb_iou: float
+    image_mean: float = Field(description="Mean IoU of the single pairs.")
 
 
 class Evaluation(Settings):
@@ -35,41 +96,166 @@ class Evaluation(Settings):
     fb_iou: float
     per_class: dict[str, float]
     image_mean: dict[str, float] = Field(description="Mean over images of the IoU of each.")
-    foreground: float = Field(description="Part of all pixels that was labelled, in [0, 1].")
+    foreground: float = Field(description="Part of all asked pixels that was labelled, in [0, 1].")
+    parts: dict[str, Figures] = Field(
+        description="By look of the image, seen and unseen words, and boxes taken as masks."
+    )
     seconds: float = Field(description="Time in the predictor, all images together.")
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One word asked of one image, and the mask that would be right."""
+
+    example: Example
+    asked: str
+    word: str
+    truth: NDArray[np.bool_]
+    boxes: tuple[Box, ...]
 
 
 def evaluate(
     settings: EvaluateSettings, tell: Callable[[str], None] = lambda _: None
 ) -> Evaluation:
-    """Segment every image and compare with its label image.
+    """Segment every image and compare with its annotation.
 
     Raises
     ------
+    InvalidConfigError
+        If the settings do not fit together.
     FileError
         If files are missing, unreadable, or an image and its labels differ in size.
     """
-    pairs = pair_files(Path(settings.images).expanduser(), Path(settings.labels).expanduser())
+    _check(settings)
     predictor = Predictor(settings.model, device=settings.device)
-    scores = Scores()
-    seconds, marked, pixels = 0.0, 0, 0
-    for image_file, label_file in pairs:
-        image, truth = read_image(image_file), read_labels(label_file) > 0
-        if image.shape[:2] != truth.shape:
-            raise FileError(
-                f"'{label_file}' is {truth.shape} pixels, its image {image.shape[:2]}. They must "
-                "be of one size."
-            )
-        result = predictor.segment(
-            image, [settings.word], zoom=settings.zoom, templates=settings.templates
-        )
-        predicted = result.labels(settings.threshold) > 0
-        scores.add(settings.word, predicted, truth)
-        seconds += result.seconds
-        marked, pixels = marked + int(predicted.sum()), pixels + predicted.size
-        tell(f"{image_file.name}: IoU {scores.images[settings.word][-1]:.3f}")
+    parts: dict[str, Scores] = {}
+    scores, seconds, marked, pixels, images = Scores(), 0.0, 0, 0, 0
+    unseen = word_list(settings.unseen)
+    for questions in _questions(settings):
+        images += 1
+        for question in questions:
+            example = question.example
+            started = time.perf_counter()
+            result = predictor.segment(
+                disturb(example.image, settings.change), [question.asked],
+                zoom=settings.zoom, templates=settings.templates,
+                regions={question.asked: question.boxes},
+            )  # fmt: skip
+            seconds += time.perf_counter() - started
+            predicted = result.labels(settings.threshold) > 0
+            truth = disturb_mask(question.truth, settings.change)
+            ignore = example.ignore
+            if ignore is not None:
+                ignore = disturb_mask(ignore, settings.change)
+            names = [""]
+            if example.diameter is not None:
+                names.append(look(example.image))
+            if unseen:
+                names.append("unseen" if withheld([question.word], unseen) else "seen")
+            for name in names:
+                part = parts.setdefault(name, Scores()) if name else scores
+                part.add(question.word, predicted, truth, ignore)
+            if question.boxes:
+                boxes = parts.setdefault("boxes as masks", Scores())
+                boxes.add(question.word, _filled(question.boxes, truth.shape), truth, ignore)
+            marked, pixels = marked + int(predicted.sum()), pixels + predicted.size
+            tell(f"{images}: {question.asked}: IoU {scores.images[question.word][-1]:.3f}")
     return Evaluation(
-        model=settings.model, model_version=predictor.version, images=len(pairs),
-        miou=scores.miou, fb_iou=scores.fb_iou, per_class=scores.per_class,
-        image_mean=scores.image_mean, foreground=marked / pixels, seconds=seconds,
+        model=settings.model, model_version=predictor.version, images=images, miou=scores.miou,
+        fb_iou=scores.fb_iou, per_class=scores.per_class, image_mean=scores.image_mean,
+        foreground=marked / max(pixels, 1), seconds=seconds,
+        parts={name: _figures(part) for name, part in parts.items()},
+    )  # fmt: skip
+
+
+def _check(settings: EvaluateSettings) -> None:
+    labelled = (settings.images, settings.labels, settings.word)
+    if settings.data and (settings.images or settings.labels):
+        raise InvalidConfigError("Give either --data, or --images with --labels and --word.")
+    if not settings.data and not all(labelled):
+        raise InvalidConfigError(
+            "Give --images, --labels and --word, or --data with a data folder (or 'scenes')."
+        )
+    if settings.regions == "boxes" and settings.change in SCALES:
+        raise InvalidConfigError("--regions boxes cannot be joined with a change of size.")
+
+
+def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
+    """What is asked of each image."""
+    rng = np.random.default_rng(0)
+    if not settings.data:
+        folder = LabelFolder(
+            Path(settings.images).expanduser(), Path(settings.labels).expanduser(), settings.word
+        )
+        for index in range(len(folder)):
+            yield [_question(folder[index], settings.word, settings)]
+        return
+    source = _source(settings)
+    for index in rng.permutation(len(source))[: settings.limit] if len(source) else ():
+        example = source[int(index)]
+        if settings.word:
+            asked = [] if settings.word in example.present else [settings.word]
+            yield [_question(example, word, settings) for word in asked]
+            continue
+        words = sorted(word for word in example.masks if example.masks[word].any())
+        if settings.data == SCENES:
+            words = _mixed(words, settings, rng)
+        yield [
+            _question(example, word, settings, _other(word, example, source, rng)) for word in words
+        ]
+
+
+def _source(settings: EvaluateSettings) -> Source:
+    if settings.data == SCENES:
+        from clsclip.training.scenes import Scenes
+
+        return Scenes(SCENE_SEED, count=settings.limit)
+    sources = find_sources(Path(settings.data).expanduser(), val=True)
+    if len(sources) > 1:
+        raise InvalidConfigError(
+            f"'{settings.data}' holds several data folders ({', '.join(sources)}); give one."
+        )
+    return next(iter(sources.values()))
+
+
+def _mixed(words: list[str], settings: EvaluateSettings, rng: np.random.Generator) -> list[str]:
+    """Some words of a scene, half of them unseen where there are such."""
+    unseen = withheld(words, word_list(settings.unseen))
+    order = [str(word) for word in rng.permutation(words)]
+    first = [word for word in order if word in unseen][: settings.pairs // 2]
+    return (first + [word for word in order if word not in unseen])[: settings.pairs]
+
+
+def _other(word: str, example: Example, source: Source, rng: np.random.Generator) -> str:
+    """Another word of the source, which is not in the image."""
+    words = [other for other in source.words if other not in example.present] or [word]
+    return words[int(rng.integers(len(words)))]
+
+
+def _question(
+    example: Example, word: str, settings: EvaluateSettings, other: str = ""
+) -> _Question:
+    truth = example.masks.get(word)
+    boxes: tuple[Box, ...] = ()
+    if settings.regions == "boxes":
+        rows = example.boxes.get(word, np.zeros((0, 4), np.float32))
+        boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
+    return _Question(
+        example, other if settings.shuffled and other else word, word,
+        np.zeros(example.image.shape[:2], bool) if truth is None else np.asarray(truth), boxes,
+    )  # fmt: skip
+
+
+def _filled(boxes: tuple[Box, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, dtype=bool)
+    for box in boxes:
+        mask[inside(box, (shape[0], shape[1]))] = True
+    return mask
+
+
+def _figures(scores: Scores) -> Figures:
+    values = [value for word in scores.images.values() for value in word]
+    return Figures(
+        images=len(values), classes=len(scores.per_class), miou=scores.miou,
+        fb_iou=scores.fb_iou, image_mean=float(np.mean(values)),
     )  # fmt: skip

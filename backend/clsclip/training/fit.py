@@ -27,7 +27,8 @@ from clsclip.training.batches import Batch, Sampler, random_prompt
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss
 from clsclip.training.run import Run, TrainingSettings
-from clsclip.training.sources import find_sources, shares
+from clsclip.training.sources import shares, training_sources
+from clsclip.training.words import word_list
 
 _MAX_PROMPTS: Final = 100_000
 """Remembered text tokens; a run uses some thousands."""
@@ -79,7 +80,7 @@ def fit(
     """
     run = Run(output, settings, resume=resume)
     device = choose_device(settings.device)
-    sources = find_sources(Path(settings.data).expanduser())
+    sources = training_sources(settings.data, settings.share, settings.seed)
     towers = load_towers(settings.clip)
     if device.type == "cpu":
         towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
@@ -93,12 +94,13 @@ def fit(
     clock = run.load_state({"head": trained}, optimizer)
     seed = (settings.seed, clock.step)
     sampler = Sampler(
-        list(sources.values()), shares(sources, settings.share), size=settings.image_size,
-        batch_size=settings.batch_size, pairs=settings.pairs, seed=seed,
+        list(sources.values()), shares(sources, settings.share),
+        plan=lambda: (settings.batch_size, settings.image_size), pairs=settings.pairs, seed=seed,
+        unseen=word_list(settings.unseen),
     )  # fmt: skip
     train(
         run, {"head": trained}, optimizer, clock, sampler,
-        HeadLoss(model, settings.pairs, np.random.default_rng(seed)), minutes=settings.minutes,
+        HeadLoss(model, settings.pairs, np.random.default_rng(seed)), settings=settings,
         rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
     )  # fmt: skip
     path = output / RUN_MODEL
@@ -143,13 +145,11 @@ class HeadLoss:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy plus Dice over all (image, word) pairs of a batch."""
         device = next(self._model.decoder.parameters()).device
-        side = self._model.settings.image_size // self._model.towers.patch_size
         with torch.autocast(device.type, fast_dtype(device)):
             with torch.no_grad():
                 text = self._text_cls(batch.words)
-                shallow = self._model.encode_shallow(batch.images.to(device))
-            shallow = shallow.repeat_interleave(self._pairs, dim=0)
-            logits = self._model.decode(shallow, text, (side, side))
+            encoded = self._model.encode(batch.images.to(device)).repeat(self._pairs)
+            logits = self._model.decode(encoded, text)
         return {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}
 
     def _text_cls(self, words: tuple[str, ...]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clsclip.errors import ClsClipError
-from clsclip.training.run import Clock, Run
+from clsclip.training.run import Clock, Run, TrainingSettings
 
 CHECKPOINT_SECONDS: Final = 240
 """Time between checkpoints."""
@@ -59,11 +59,11 @@ def train(
     batches: Iterable[B],
     losses: Callable[[B], Mapping[str, Tensor]],
     *,
-    minutes: float,
+    settings: TrainingSettings,
     rate: Callable[[float], float],
     tell: Callable[[str], None],
 ) -> None:
-    """Take optimizer steps until the time is over.
+    """Take optimizer steps until the run is over.
 
     Parameters
     ----------
@@ -79,8 +79,8 @@ def train(
         Endless.
     losses : callable
         Named losses of a batch, which are added.
-    minutes : float
-        Training time, over all sessions of the run.
+    settings : TrainingSettings
+        How long to train, over all sessions of the run.
     rate : callable
         Factor of the learning rate for the part (0 to 1) of the run that is over.
     tell : callable
@@ -93,11 +93,10 @@ def train(
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    budget, last = minutes * 60, time.monotonic()
-    saved = last
+    last = saved = time.monotonic()
     recent: list[dict[str, float]] = []
     for batch in batches:
-        factor = rate(clock.seconds / budget)
+        factor = rate(clock.part(settings))
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         named = losses(batch)
@@ -114,13 +113,14 @@ def train(
         now = time.monotonic()
         clock.seconds, clock.step, last = clock.seconds + now - last, clock.step + 1, now
         recent.append({name: loss.item() for name, loss in named.items()})
-        finished = clock.seconds >= budget
+        finished = clock.part(settings) >= 1
         if clock.step % REPORT_STEPS == 0 or finished:
             means = {name: sum(r[name] for r in recent) / len(recent) for name in recent[0]}
             recent.clear()
             run.report(step=clock.step, seconds=round(clock.seconds, 1), rate=factor, **means)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-            tell(f"{clock.seconds / 60:.1f} of {minutes:g} min  step {clock.step}  {shown}")
+            done = f"{clock.part(settings):.1%}  {clock.seconds / 60:.1f} min  step {clock.step}"
+            tell(f"{done}  {shown}")
         if finished or now - saved > CHECKPOINT_SECONDS:
             run.save_state(modules, optimizer, clock)
             saved = now

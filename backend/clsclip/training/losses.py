@@ -34,6 +34,34 @@ def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return entropy.mean() + (dice * filled).sum() / filled.sum().clamp(min=1)
 
 
+LOOK_CELLS = 8
+"""Side in pixels of the cells over which logits are averaged before the highest are taken."""
+
+LOOK_PART = 0.08
+"""Part of the cells that a word must fill at least to be called present."""
+
+
+def presence_loss(logits: Tensor) -> Tensor:
+    """Binary cross-entropy of "the word is somewhere in the image", for words without a mask.
+
+    Multiple-instance learning: the mean over the cells with the highest logits must say yes.
+    That such words are nowhere in images without them is said by :func:`mask_loss`.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (P, H, W)
+        Foreground logits of pairs whose word is present.
+
+    Returns
+    -------
+    Tensor, scalar
+        Sum over the pairs.
+    """
+    cells = F.avg_pool2d(logits.float()[:, None], LOOK_CELLS).flatten(1)
+    highest = cells.topk(max(1, int(LOOK_PART * cells.shape[1])), dim=1).values.mean(1)
+    return F.softplus(-highest).sum()
+
+
 def sigmoid_contrast(similarity: Tensor, target: Tensor, known: Tensor) -> Tensor:
     """Sigmoid contrastive loss for images with any number of matching texts.
 

@@ -5,6 +5,7 @@ starts from random weights. Two losses are added: image against text by the sigm
 loss, and, so that frozen patch tokens serve dense prediction, pixels against text. For the
 latter each patch token is mapped to p x p short pixel embeddings, whose product with a mapped
 text token gives the logits of a mask. That map is thrown away afterwards; ClsCLIP never sees it.
+Words without masks, the unseen ones among them, only say that they are somewhere in an image.
 """
 
 from __future__ import annotations
@@ -24,13 +25,20 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from clsclip.model.clip import encode_text, normalise
 from clsclip.model.config import DEFAULT_TEMPLATES
 from clsclip.model.device import choose_device, fast_dtype
-from clsclip.training.batches import Batch, Sampler, random_prompt, target_matrix, vocabulary
+from clsclip.training.batches import (
+    Batch,
+    Sampler,
+    caption_matrix,
+    random_prompt,
+    target_matrix,
+    vocabulary,
+)
 from clsclip.training.loop import cosine_rate, train
-from clsclip.training.losses import mask_loss, sigmoid_contrast
-from clsclip.training.run import Run, TrainingSettings
-from clsclip.training.sources import find_sources, shares
-from clsclip.training.tokenizer import train_tokenizer
-from clsclip.training.words import spellings
+from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
+from clsclip.training.run import Clock, Run, TrainingSettings
+from clsclip.training.sources import shares, training_sources
+from clsclip.training.tokenizer import EVERYDAY_WORDS, train_tokenizer
+from clsclip.training.words import spellings, word_list
 
 TOWERS_FOLDER: Final = "clip"
 """Folder of the run directory that holds the CLIP model."""
@@ -41,6 +49,9 @@ CONTRAST_WEIGHT: Final = 0.5
 PAIRS: Final = 4
 """Words asked of each image by the pixel loss."""
 
+PRESENCE_WEIGHT: Final = 0.5
+"""Weight of the image-level loss of words without masks, per pair of the batch."""
+
 OTHER_WORDS: Final = 64
 """Words per step that were drawn from the vocabulary, beside those of the batch."""
 
@@ -48,13 +59,26 @@ OTHER_WORDS: Final = 64
 class PretrainSettings(TrainingSettings):
     """What a pre-training run is asked for."""
 
-    width: int = Field(256, title="Width", description="Channels of the visual encoder.", ge=32)
-    layers: int = Field(10, title="Layers", description="Layers of the visual encoder.", ge=5)
+    width: int = Field(224, title="Width", description="Channels of the visual encoder.", ge=32)
+    layers: int = Field(12, title="Layers", description="Layers of the visual encoder.", ge=5)
     heads: int = Field(4, title="Heads", description="Attention heads of the visual encoder.")
     text_width: int = Field(192, title="Text width", description="Channels of the text encoder.")
     text_layers: int = Field(4, title="Text layers", description="Layers of the text encoder.")
     image_size: int = Field(224, title="Image size", description="Side of the crops in pixels.")
-    batch_size: int = Field(32, title="Batch size", description="Images per step.", ge=2)
+    first_size: int = Field(
+        144,
+        title="First size",
+        description="Side of the crops in the first part of the run, in which images are cheap.",
+    )
+    first_part: float = Field(
+        0.6, title="First part", description="Part of the run with the first size.", ge=0, le=1
+    )
+    batch_size: int = Field(
+        32,
+        title="Batch size",
+        description="Images per step at the final size; more at the first, for as many pixels.",
+        ge=2,
+    )
 
 
 class PixelText(nn.Module):
@@ -146,11 +170,11 @@ def pretrain(
     """
     run = Run(output, settings, resume=resume)
     device = choose_device(settings.device)
-    sources = find_sources(Path(settings.data).expanduser())
+    sources = training_sources(settings.data, settings.share, settings.seed)
     words = vocabulary(list(sources.values()))
     forms = [form for word in words for form in spellings(word)]
     texts = [t.format(form) for form in forms for t in DEFAULT_TEMPLATES]
-    tokenizer = train_tokenizer(texts)
+    tokenizer = train_tokenizer([*texts, *EVERYDAY_WORDS])
     clip = small_clip(settings, tokenizer)
     if device.type == "cpu":
         clip.set_attn_implementation("eager")  # its backward is faster on the CPU
@@ -169,19 +193,28 @@ def pretrain(
     clock = run.load_state(modules, optimizer)
     seed = (settings.seed, clock.step)
     sampler = Sampler(
-        list(sources.values()), shares(sources, settings.share), size=settings.image_size,
-        batch_size=settings.batch_size, pairs=PAIRS, seed=seed,
+        list(sources.values()), shares(sources, settings.share),
+        plan=lambda: _plan(settings, clock), pairs=PAIRS, seed=seed,
+        unseen=word_list(settings.unseen), image_level=True,
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     step = _Step(clip, tokenizer, pixel_text, contrast["bias"], words, rng)
     train(
-        run, modules, optimizer, clock, sampler, step, minutes=settings.minutes,
+        run, modules, optimizer, clock, sampler, step, settings=settings,
         rate=lambda part: cosine_rate(part, warm_up=0.03), tell=tell,
     )  # fmt: skip
     folder = output / TOWERS_FOLDER
     clip.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _plan(settings: PretrainSettings, clock: Clock) -> tuple[int, int]:
+    """Images of the next batch and their side."""
+    if clock.part(settings) >= settings.first_part:
+        return settings.batch_size, settings.image_size
+    images = settings.batch_size * (settings.image_size / settings.first_size) ** 2
+    return round(images), settings.first_size
 
 
 class _Step:
@@ -204,19 +237,29 @@ class _Step:
         device = self._bias.device
         columns = self._columns(batch)
         prompts = [random_prompt(word, DEFAULT_TEMPLATES, self._rng) for word in columns]
+        prompts += [caption for caption in batch.captions if caption]
         with torch.autocast(device.type, fast_dtype(device)):
             text_cls = encode_text(self._clip, self._tokenizer, prompts)
-            visual = self._clip.vision_model(pixel_values=normalise(batch.images.to(device)))
+            visual = self._clip.vision_model(
+                pixel_values=normalise(batch.images.to(device)), interpolate_pos_encoding=True
+            )
             images = F.normalize(self._clip.visual_projection(visual.pooler_output), dim=-1)
             texts = F.normalize(self._clip.text_projection(text_cls), dim=-1)
             scale = self._clip.logit_scale.exp().clamp(max=100)
             similarity = (images @ texts.T).float() * scale + self._bias
             asked = torch.tensor([columns[word] for word in batch.words], device=device)
             logits = self._pixel_text(visual.last_hidden_state[:, 1:], text_cls[asked])
-        target, known = (matrix.to(device) for matrix in target_matrix(batch, list(columns)))
+        target, known = target_matrix(batch, list(columns))
+        captions = caption_matrix(batch)
+        target = torch.cat([target, captions], 1).to(device)
+        known = torch.cat([known, torch.ones_like(captions)], 1).to(device)
+        located = batch.located.to(device)
+        masks, valid = batch.masks.to(device)[located], batch.valid.to(device)[located]
+        presence = presence_loss(logits[~located]) / len(logits)
         return {
             "contrast": CONTRAST_WEIGHT * sigmoid_contrast(similarity, target, known),
-            "pixel": mask_loss(logits, batch.masks.to(device), batch.valid.to(device)),
+            "pixel": mask_loss(logits[located], masks, valid),
+            "presence": PRESENCE_WEIGHT * presence,
         }
 
     def _columns(self, batch: Batch) -> dict[str, int]:

@@ -41,8 +41,17 @@ class TrainingSettings(DeviceSettings):
         title="Share",
         description="FOLDER=NUMBER: share of a data folder in the batches (default 1).",
     )
+    unseen: str = Field(
+        "",
+        title="Unseen words",
+        description="Words whose masks and boxes are withheld: with commas, or a .txt file with "
+        "one per line.",
+    )
     minutes: float = Field(
         30.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
+    )
+    steps: int = Field(
+        0, title="Steps", description="Optimizer steps, instead of minutes; 0: by time.", ge=0
     )
     learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
     seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
@@ -54,6 +63,12 @@ class Clock:
 
     step: int = 0
     seconds: float = 0.0
+
+    def part(self, settings: TrainingSettings) -> float:
+        """How much of the run is over, 0 to 1 (or above, where time ran on)."""
+        if settings.steps:
+            return self.step / settings.steps
+        return self.seconds / (settings.minutes * 60)
 
 
 class Run:

@@ -23,6 +23,7 @@ from skimage.draw import ellipse
 from clsclip.errors import FileError, InvalidConfigError
 from clsclip.image_files import IMAGE_ENDINGS, list_images, read_image
 from clsclip.predict.transforms import to_rgb
+from clsclip.training.looks import look
 from clsclip.training.words import canonical
 
 TRAIN_FOLDERS: Final = ("train", "train2017", "train2014")
@@ -75,13 +76,27 @@ class Source(Protocol):
         ...
 
     @property
+    def photographs(self) -> bool:
+        """Whether the images are photographs, in which any everyday object may turn up."""
+        ...
+
+    @property
     def uncertain(self) -> frozenset[str]:
         """Words that may be there without being annotated: never used as absent words."""
+        ...
+
+    @property
+    def everywhere(self) -> frozenset[str]:
+        """Own words that images of other sources may show too, such as "circle"."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """A random example."""
+        ...
 
 
 def _read_rgb(file: Path) -> NDArray[np.uint8]:
@@ -91,20 +106,26 @@ def _read_rgb(file: Path) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class LabelFolder:
-    """``images/NAME.*`` with ``labels/NAME.*`` whose nonzero pixels are one word.
+    """Images with label images of the same names, whose nonzero pixels are one word.
 
-    Different label values are different objects. Decoded images are kept in memory.
+    Different label values are different objects. Decoded images are kept in memory. Random
+    examples are drawn evenly over the looks that the folder has, so that a few stained images
+    among hundreds of fluorescence count.
     """
 
-    root: Path
+    images: Path
+    labels: Path
     word: str
-    uncertain: frozenset[str] = frozenset({"cell"})
+    uncertain: frozenset[str] = frozenset({"cell", "membrane", "spot", "tissue"})
     masked: bool = True
+    photographs: bool = False
+    everywhere: frozenset[str] = frozenset()
     _files: tuple[tuple[Path, Path], ...] = field(init=False, repr=False)
     _cache: dict[int, Example] = field(init=False, repr=False, default_factory=dict)
+    _looks: list[list[int]] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_files", pair_files(self.root / "images", self.root / "labels"))
+        object.__setattr__(self, "_files", pair_files(self.images, self.labels))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -117,17 +138,33 @@ class LabelFolder:
     def __getitem__(self, index: int) -> Example:
         if index not in self._cache:
             image_file, label_file = self._files[index]
-            labels = read_labels(label_file)
+            labels, image = read_labels(label_file), _read_rgb(image_file)
+            if image.shape[:2] != labels.shape:
+                raise FileError(
+                    f"'{label_file}' is {labels.shape} pixels, its image {image.shape[:2]}. They "
+                    "must be of one size."
+                )
             areas = np.unique(labels[labels > 0], return_counts=True)[1]
             mask = labels > 0
             self._cache[index] = Example(
-                image=_read_rgb(image_file),
+                image=image,
                 masks={self.word: mask},
                 present=frozenset({self.word} if mask.any() else ()),
                 diameter=float(np.sqrt(np.median(areas) * 4 / np.pi)) if len(areas) else None,
                 boxes={self.word: label_boxes(labels)} if mask.any() else {},
             )
         return self._cache[index]
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """A random example of a random look."""
+        if not self._looks:
+            looks = [look(self[index].image) for index in range(len(self))]
+            self._looks.extend(
+                [index for index, found in enumerate(looks) if found == wanted]
+                for wanted in dict.fromkeys(looks)
+            )
+        indices = self._looks[int(rng.integers(len(self._looks)))]
+        return self[indices[int(rng.integers(len(indices)))]]
 
 
 def read_labels(file: Path) -> NDArray[np.integer[Any]]:
@@ -184,7 +221,9 @@ class CocoSource:
     """
 
     masked = True
+    photographs = True
     uncertain: frozenset[str] = frozenset({"face", "cell"})
+    everywhere: frozenset[str] = frozenset()
 
     def __init__(self, annotations: Path, images: Path) -> None:
         self._coco = _quiet_coco(annotations)
@@ -218,6 +257,10 @@ class CocoSource:
             image, masks, frozenset(masks), ignore if ignore.any() else None, boxes=_arrays(boxes)
         )
 
+    def draw(self, rng: np.random.Generator) -> Example:
+        """A random example."""
+        return self[int(rng.integers(len(self)))]
+
 
 def _arrays(boxes: Mapping[str, Sequence[tuple[float, ...]]]) -> dict[str, NDArray[np.float32]]:
     return {word: np.array(rows, dtype=np.float32) for word, rows in boxes.items()}
@@ -242,7 +285,9 @@ class VocBoxes:
     """
 
     masked = True
-    uncertain: frozenset[str] = frozenset({"nucleus", "blood"})
+    photographs = False
+    uncertain: frozenset[str] = frozenset({"nucleus", "membrane", "spot"})
+    everywhere: frozenset[str] = frozenset()
     _ABBREVIATIONS: Final = {"rbc": "red blood cell", "wbc": "white blood cell"}
 
     def __init__(self, root: Path) -> None:
@@ -303,12 +348,18 @@ class VocBoxes:
             float(np.median(widths)) if widths else None, _arrays(boxes),
         )  # fmt: skip
 
+    def draw(self, rng: np.random.Generator) -> Example:
+        """A random example."""
+        return self[int(rng.integers(len(self)))]
+
 
 class ClassFolders:
     """One folder of images per class word, without masks."""
 
     masked = False
+    photographs = True
     uncertain: frozenset[str] = frozenset()
+    everywhere: frozenset[str] = frozenset()
 
     def __init__(self, root: Path) -> None:
         self._files = [
@@ -328,6 +379,10 @@ class ClassFolders:
     def __getitem__(self, index: int) -> Example:
         file, word = self._files[index]
         return Example(_read_rgb(file), {}, frozenset({word}))
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """A random example."""
+        return self[int(rng.integers(len(self)))]
 
 
 def find_sources(root: Path, *, val: bool = False) -> dict[str, Source]:
@@ -370,11 +425,13 @@ def _recognise(folder: Path, parts: Sequence[str], val: bool) -> Source | None:
         if annotations.is_file():
             return CocoSource(annotations, folder / part)
         if (folder / part / "images").is_dir():
-            return LabelFolder(folder / part, canonical(folder.name))
+            return LabelFolder(
+                folder / part / "images", folder / part / "labels", canonical(folder.name)
+            )
     if val:
         return None
     if (folder / "images").is_dir() and (folder / "labels").is_dir():
-        return LabelFolder(folder, canonical(folder.name))
+        return LabelFolder(folder / "images", folder / "labels", canonical(folder.name))
     if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir():
         return VocBoxes(folder)
     classes = [path for path in folder.iterdir() if path.is_dir()]
@@ -385,6 +442,20 @@ def _recognise(folder: Path, parts: Sequence[str], val: bool) -> Source | None:
 
 def _holds_images(folder: Path) -> bool:
     return any(file.suffix.lower() in IMAGE_ENDINGS for file in folder.iterdir())
+
+
+SCENES: Final = "scenes"
+"""Name of the source of drawn scenes, which needs no folder."""
+
+
+def training_sources(data: str, share: tuple[str, ...], seed: int) -> dict[str, Source]:
+    """Sources of a training run: the data folders, and drawn scenes if a share asks for them."""
+    sources = find_sources(Path(data).expanduser())
+    if any(text.partition("=")[0] == SCENES for text in share):
+        from clsclip.training.scenes import Scenes
+
+        sources[SCENES] = Scenes(seed)
+    return sources
 
 
 def shares(sources: dict[str, Source], given: tuple[str, ...]) -> list[float]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
+
+from clsclip.errors import FileError
 
 _SPELLINGS: Final[dict[str, tuple[str, ...]]] = {
     "nucleus": ("nuclei", "cell nucleus", "cell nuclei", "nucleuses"),
@@ -48,6 +52,37 @@ def canonical(name: str) -> str:
     """
     text = " ".join(name.replace("_", " ").replace("-", " ").lower().split())
     return _CANONICAL.get(text, text)
+
+
+def word_list(text: str) -> frozenset[str]:
+    """Class words from a text with commas, or from a file with one word per line.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read.
+
+    >>> sorted(word_list("Cats, nuclei"))
+    ['cats', 'nucleus']
+    """
+    file = Path(text).expanduser()
+    lines = [text.replace(",", "\n")]
+    if file.suffix == ".txt":
+        try:
+            lines = file.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"The list of words '{file}' cannot be read ({error}).") from error
+    names = [name.strip() for line in lines for name in line.partition("#")[0].split("\n")]
+    return frozenset(canonical(name) for name in names if name)
+
+
+def withheld(words: Iterable[str], unseen: frozenset[str]) -> frozenset[str]:
+    """Those of some words that are unseen, or are phrases with an unseen single word.
+
+    >>> sorted(withheld(["star", "red star", "red cross"], frozenset({"star"})))
+    ['red star', 'star']
+    """
+    return frozenset(w for w in words if w in unseen or unseen.intersection(w.split()))
 
 
 def plural(word: str) -> str:
