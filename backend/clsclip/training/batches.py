@@ -134,7 +134,8 @@ class Sampler:
             images.append(view.image(self._rng))
             captions.append(self._caption(view))
             vouched = view.valid()
-            for word in self._questions(index, known, weak, absent[-1]):
+            annotated = sorted(example.present - self._unseen)
+            for word in self._questions(index, known, weak, absent[-1], annotated):
                 words.append(word)
                 masks.append(view.mask(word) if word in known else torch.zeros_like(vouched))
                 valid.append(vouched)
@@ -154,8 +155,14 @@ class Sampler:
         return captions[int(self._rng.integers(len(captions)))]
 
     def _questions(
-        self, index: int, known: set[str], weak: set[str], absent: frozenset[str]
+        self,
+        index: int,
+        known: set[str],
+        weak: set[str],
+        absent: frozenset[str],
+        annotated: Sequence[str],
     ) -> list[str]:
+        """Words to ask of a view; ``annotated`` ones where none is certainly absent."""
         rng = self._rng
         chosen = [str(w) for w in rng.permutation(sorted(known))[: max(1, self._pairs // 2)]]
         room = self._pairs // 2 + 1 - len(chosen)
@@ -172,7 +179,7 @@ class Sampler:
             elif kind < ALIKE + OWN:
                 pool = own
             if not pool:
-                pool = self._foreign(absent) or sorted(known) or sorted(weak)
+                pool = self._foreign(absent) or annotated
             if not pool:
                 raise InvalidConfigError(
                     "The data holds one word only and no masks: there is nothing to learn from. "
