@@ -14,9 +14,12 @@ from clsclip.model.config import HeadSettings
 from clsclip.training.losses import mask_loss
 
 
-@pytest.fixture
-def model(tiny_model: Path) -> ClsClip:
-    return load_model(tiny_model)
+@pytest.fixture(params=[0, 8], ids=["paper", "detail"])
+def model(tiny_model: Path, request: pytest.FixtureRequest) -> ClsClip:
+    """With and without the decoder's look at the image itself."""
+    model = load_model(tiny_model)
+    settings = model.settings.model_copy(update={"detail_channels": request.param})
+    return ClsClip(model.towers, settings).eval() if request.param else model
 
 
 def layer_inputs(model: ClsClip, pixels: torch.Tensor, word: torch.Tensor) -> list[torch.Tensor]:
@@ -67,6 +70,22 @@ def test_words_share_the_shallow_layers(model: ClsClip) -> None:
         expected = model(pixels, word.expand(2, -1))
         torch.testing.assert_close(model.decode(encoded, word.expand(2, -1)), expected)
         assert expected.shape == (2, 64, 48)
+
+
+def test_detail_knows_no_word(model: ClsClip) -> None:
+    pixels = torch.rand(1, 3, 64, 48)
+    detail = model.encode(pixels).detail
+    channels = model.settings.detail_channels
+    if not channels:
+        assert detail is None
+        return
+    assert detail is not None
+    assert detail.shape == (1, channels, 32, 24)
+    sharper = pixels.clone()
+    sharper[..., 20:24, 20:24] = 1 - sharper[..., 20:24, 20:24]
+    changed = (model.encode(sharper).detail - detail).abs().amax(1)[0]  # type: ignore[operator]
+    assert changed[9:13, 9:13].min() > 0
+    assert changed[16:].max() == 0  # it is local: only the patches know the whole
 
 
 def test_training_step_moves_the_head_only_and_reaches_every_projection(model: ClsClip) -> None:

@@ -14,15 +14,27 @@ from sklearn.metrics import jaccard_score
 from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.errors import CheckpointError, FileError, InvalidConfigError
-from clsclip.training.batches import Sampler, random_prompt, target_matrix
+from clsclip.training.batches import (
+    Sampler,
+    caption_matrix,
+    random_prompt,
+    target_matrix,
+)
 from clsclip.training.crops import random_view
 from clsclip.training.loop import cosine_rate
-from clsclip.training.losses import mask_loss, sigmoid_contrast
+from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.metrics import Scores
 from clsclip.training.run import Clock, Run
-from clsclip.training.sources import Example, LabelFolder, VocBoxes, find_sources, shares
+from clsclip.training.sources import (
+    Example,
+    LabelFolder,
+    VocBoxes,
+    find_sources,
+    shares,
+    training_sources,
+)
 from clsclip.training.tokenizer import train_tokenizer
-from clsclip.training.words import canonical, plural, spellings
+from clsclip.training.words import canonical, plural, spellings, word_list
 
 
 @pytest.fixture
@@ -190,6 +202,68 @@ def test_uncertain_words_are_never_asked_as_absent(data: Path) -> None:
         assert not present & absent
         assert ("cell" in absent) is False
         assert ("nucleus" in absent) is False
+
+
+@pytest.mark.parametrize("image_level", [True, False])
+def test_unseen_words_have_no_masks(data: Path, image_level: bool) -> None:
+    sources = find_sources(data)
+    sampler = Sampler(list(sources.values()), [1] * 4, plan=lambda: (16, 48), pairs=4, seed=0,
+                      unseen=frozenset({"nucleus"}), image_level=image_level)  # fmt: skip
+    batches = [sampler.batch() for _ in range(4)]
+    asked = [
+        (word, bool(located), bool(mask.any()), pair // 4, batch)
+        for batch in batches
+        for pair, (word, located, mask) in enumerate(
+            zip(batch.words, batch.located, batch.masks, strict=True)
+        )
+    ]
+    assert not any(filled for word, _, filled, _, _ in asked if word == "nucleus")
+    assert any(filled for *_, filled, _, _ in asked)
+    if not image_level:
+        assert all(located for _, located, *_ in asked)
+        assert "nucleus" not in {word for word, *_ in asked}
+        assert not any("nucleus" in row for b in batches for row in (*b.present, *b.absent))
+        return
+    weak = [(word, image, batch) for word, located, _, image, batch in asked if not located]
+    assert {"nucleus", "starfish"} <= {word for word, *_ in weak}
+    assert all(word in batch.present[image] for word, image, batch in weak)
+
+
+def test_scenes_join_the_training_with_their_captions(data: Path) -> None:
+    share = ("scenes=3", "nuclei=1", "coco=0", "blood=0", "objects=0")
+    sources = training_sources(str(data), share, 0)
+    assert "scenes" in sources
+    assert "scenes" not in training_sources(str(data), share[1:], 0)
+    sampler = Sampler(list(sources.values()), shares(sources, share), plan=lambda: (12, 48),
+                      pairs=4, seed=0, image_level=True)  # fmt: skip
+    batch = sampler.batch()
+    matrix = caption_matrix(batch)
+    assert matrix.shape == (12, sum(map(bool, batch.captions)))
+    assert (matrix.sum(0) == 1).all()
+    assert [bool(caption) for caption in batch.captions] == matrix.any(1).tolist()
+    assert not any(p & a for p, a in zip(batch.present, batch.absent, strict=True))
+    # a photograph may show a circle; nobody annotated whether it does
+    alone = Sampler(list(sources.values()), [0, 0, 1, 0, 0], plan=lambda: (4, 48), pairs=4, seed=0)
+    shapes = frozenset(sources["scenes"].everywhere)
+    assert not any(shapes & row for row in alone.batch().absent)
+
+
+def test_presence_loss_wants_a_part_of_the_image() -> None:
+    nothing, somewhere = torch.full((2, 64, 64), -5.0), torch.full((2, 64, 64), -5.0)
+    somewhere[:, :24, :24] = 5
+    assert float(presence_loss(nothing)) > 9
+    assert float(presence_loss(somewhere)) < 0.1
+    empty = torch.zeros(0, 64, 64, requires_grad=True)
+    assert float(presence_loss(empty).detach()) == 0.0
+
+
+def test_word_lists(tmp_path: Path) -> None:
+    file = tmp_path / "words.txt"
+    file.write_text("# a comment\nstar\nNuclei  # another\n\n")
+    assert word_list(str(file)) == word_list("star, cell nucleus") == {"star", "nucleus"}
+    assert word_list("") == frozenset()
+    with pytest.raises(FileError, match="cannot be read"):
+        word_list(str(tmp_path / "none.txt"))
 
 
 def test_prompts_use_spellings_and_templates(rng: np.random.Generator) -> None:

@@ -1,0 +1,109 @@
+"""Evaluation: seen and unseen words, boxes, shuffled words, changed images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clsclip.cli.train import main
+from clsclip.errors import InvalidConfigError
+from clsclip.training.disturb import CHANGES, SCALES, disturb, disturb_mask
+from clsclip.training.evaluate import EvaluateSettings, Evaluation, evaluate
+from clsclip.training.looks import look
+
+
+@pytest.fixture
+def coco(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A COCO folder whose validation part is one image with two cars (triangles) and a cup."""
+    root = tmp_path / "coco"
+    (root / "val2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    picture = rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(root / "val2017" / "1.png")
+    shapes = ((3, (10, 10)), (3, (45, 30)), (7, (10, 35)))
+    annotations = [
+        {"id": n, "image_id": 1, "category_id": category, "iscrowd": 0, "area": 200,
+         "segmentation": [[x, y, x + 20, y, x, y + 20]], "bbox": [x, y, 20, 20]}
+        for n, (category, (x, y)) in enumerate(shapes)
+    ]  # fmt: skip
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 80, "height": 60}],
+        "categories": [{"id": 3, "name": "car"}, {"id": 7, "name": "cup"}],
+        "annotations": annotations,
+    }
+    (root / "annotations" / "instances_val2017.json").write_text(json.dumps(content))
+    return root
+
+
+def test_boxes_are_measured_beside_the_model(
+    coco: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", "--data", str(coco), "--regions", "boxes", "--model", str(tiny_model),
+                 "--unseen", "cup", "--json", str(tmp_path / "e.json")]  # fmt: skip
+    assert main(arguments) == 0
+    result = Evaluation.model_validate_json((tmp_path / "e.json").read_text())
+    assert set(result.per_class) == {"car", "cup"}
+    assert result.parts["boxes as masks"].miou == pytest.approx(0.5, abs=0.06)  # triangles
+    assert {"seen", "unseen"} <= set(result.parts)
+    assert result.parts["unseen"].classes == result.parts["seen"].classes == 1
+    assert "boxes as masks" in capsys.readouterr().out
+
+
+def test_scenes_are_measured_with_own_and_with_other_words(tiny_model: Path) -> None:
+    settings = EvaluateSettings(
+        data="scenes", limit=4, pairs=2, unseen="star, nucleus, cell", model=str(tiny_model)
+    )
+    own = evaluate(settings)
+    assert own.images == 4
+    assert sum(part.images for name, part in own.parts.items() if name in {"seen", "unseen"}) == 8
+    shuffled = evaluate(settings.model_copy(update={"shuffled": True}))
+    assert shuffled.per_class.keys() == own.per_class.keys()
+
+
+def test_a_wrong_word_is_asked_of_photographs(coco: Path, tiny_model: Path) -> None:
+    settings = EvaluateSettings(data=str(coco), word="nucleus", model=str(tiny_model))
+    result = evaluate(settings)
+    assert set(result.image_mean) == {"nucleus"}
+    assert 0.0 <= result.foreground <= 1.0
+    assert evaluate(settings.model_copy(update={"word": "car"})).images == 1
+    assert evaluate(settings.model_copy(update={"word": "car"})).foreground == 0.0
+
+
+def test_settings_that_do_not_fit_together_are_refused(coco: Path) -> None:
+    for settings, message in (
+        (EvaluateSettings(), "--images, --labels and --word, or --data"),
+        (EvaluateSettings(images="a", word="cup"), "--images, --labels and --word"),
+        (EvaluateSettings(data=str(coco), labels="b"), "either --data, or --images"),
+        (EvaluateSettings(data=str(coco), regions="boxes", change="third"), "change of size"),
+    ):
+        with pytest.raises(InvalidConfigError, match=message):
+            evaluate(settings)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_keep_image_and_mask_together(change: str, rng: np.random.Generator) -> None:
+    mask = np.hypot(*(np.indices((60, 90)) - np.array([30, 50])[:, None, None])) < 15
+    image = rng.integers(10, 40, (60, 90, 3), dtype=np.uint8)
+    image[mask] += 150
+    changed, truth = disturb(image, change), disturb_mask(mask, change)  # type: ignore[arg-type]
+    assert changed.shape[:2] == truth.shape
+    assert changed.dtype == (np.uint16 if change == "16-bit" else np.uint8)
+    scale = SCALES.get(change, 1.0)  # type: ignore[call-overload]
+    assert truth.mean() == pytest.approx(mask.mean(), rel=0.05)
+    assert truth.shape == tuple(round(scale * length) for length in mask.shape)
+    grey = changed.mean(-1)
+    contrast = grey[truth].mean() - grey[~truth].mean()
+    assert abs(contrast) > 25
+    assert (contrast < 0) == (change in {"inverted", "stained"})
+    assert np.array_equal(changed, image) == (change == "none")
+
+
+def test_looks() -> None:
+    dark = np.full((40, 40, 3), 10, np.uint8)
+    bright = np.full((40, 40, 3), 220, np.uint8)
+    pink = np.broadcast_to(np.array([230, 160, 200], np.uint8), (40, 40, 3))
+    assert [look(image) for image in (dark, bright, pink)] == ["dark", "bright", "stained"]
