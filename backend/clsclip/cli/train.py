@@ -1,4 +1,4 @@
-"""``napari-clsclip-train``: pre-train a small CLIP, train a head, bundle and evaluate models."""
+"""``napari-clsclip-train``: pre-train a CLIP, train a head or detector, bundle, evaluate."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.errors import ClsClipError
 from clsclip.training.bundle import BundleSettings, bundle
+from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate
 from clsclip.training.fit import FitSettings, fit
 from clsclip.training.pretrain import PretrainSettings, pretrain
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, settings, text in (
         ("pretrain", PretrainSettings, "Train a small CLIP from scratch into OUTPUT/clip."),
         ("fit", FitSettings, "Train a ClsCLIP head on a frozen CLIP into OUTPUT/model."),
+        ("detect", DetectSettings, "Train a YOLO for region proposals into OUTPUT/detector."),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--output", required=True, type=Path, help="Run directory.")
@@ -63,6 +65,10 @@ def _run(args: argparse.Namespace) -> None:
     if args.command == "pretrain":
         path = pretrain(settings_from(args, PretrainSettings), args.output, resume=args.resume,
                         tell=_tell)  # fmt: skip
+    elif args.command == "detect":
+        path = train_detector(
+            settings_from(args, DetectSettings), args.output, resume=args.resume, tell=_tell
+        )
     elif args.command == "fit":
         path = fit(settings_from(args, FitSettings), args.output, resume=args.resume, tell=_tell)
     else:

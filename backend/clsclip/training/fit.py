@@ -145,7 +145,8 @@ class HeadLoss:
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Binary cross-entropy plus Dice over all (image, word) pairs of a batch."""
         device = next(self._model.decoder.parameters()).device
-        with torch.autocast(device.type, fast_dtype(device)):
+        dtype = fast_dtype(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             with torch.no_grad():
                 text = self._text_cls(batch.words)
             encoded = self._model.encode(batch.images.to(device)).repeat(self._pairs)

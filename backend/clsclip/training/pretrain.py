@@ -238,7 +238,8 @@ class _Step:
         columns = self._columns(batch)
         prompts = [random_prompt(word, DEFAULT_TEMPLATES, self._rng) for word in columns]
         prompts += [caption for caption in batch.captions if caption]
-        with torch.autocast(device.type, fast_dtype(device)):
+        dtype = fast_dtype(device)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             text_cls = encode_text(self._clip, self._tokenizer, prompts)
             visual = self._clip.vision_model(
                 pixel_values=normalise(batch.images.to(device)), interpolate_pos_encoding=True

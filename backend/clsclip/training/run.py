@@ -137,7 +137,12 @@ class Run:
         }
         for index, parameter in enumerate(_parameters(optimizer)):
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().clone()
+                tensors[f"optimizer/{index}/{key}"] = (
+                    torch.as_tensor(value)
+                    .detach()
+                    .cpu()
+                    .clone(memory_format=torch.contiguous_format)
+                )
         draft = self.path / f".{STATE_FILE}.new"
         metadata = {"step": str(clock.step), "seconds": repr(clock.seconds)}
         save_file(tensors, draft, metadata=metadata)
