@@ -1,0 +1,121 @@
+"""Every figure of docs/models/mini.md, as a Markdown table per subject.
+
+    python benchmarks/mini.py --data DIR --model mini
+
+DIR holds ``nuclei/val`` (images/ and labels/) and ``coco_mini`` (COCO). Each row is what one
+``napari-clsclip-train evaluate`` prints; ``--show`` prints those commands instead of running them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+from clsclip import Predictor
+from clsclip.cli.arguments import add_settings, settings_from
+from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.training.disturb import CHANGES
+from clsclip.training.evaluate import SCENE_SEED, EvaluateSettings, Evaluation, evaluate
+from clsclip.training.scenes import Scenes
+from clsclip.training.sources import Source, find_sources
+from clsclip.training.words import spellings
+
+UNSEEN = Path(__file__).with_name("unseen.txt")
+WRONG = ("airplane", "chair", "vessel")
+SPELLED = (
+    "nucleus", "cell", "filament", "membrane", "spot", "bacterium", "star", "circle", "heart", "ring",
+    "flower",
+)  # fmt: skip
+SPELLED_IMAGES = 8
+
+
+def run(command: str, model: str) -> Evaluation:
+    """What ``napari-clsclip-train evaluate`` computes for these arguments."""
+    parser = argparse.ArgumentParser()
+    add_settings(parser, EvaluateSettings)
+    args = parser.parse_args([*shlex.split(command), "--model", model])
+    return evaluate(settings_from(args, EvaluateSettings))
+
+
+def nuclei(data: Path) -> str:
+    """Arguments that name the validation images of nuclei."""
+    folder = data / "nuclei" / "val"
+    return f"--images {folder / 'images'} --labels {folder / 'labels'}"
+
+
+def commands(data: Path) -> Iterator[tuple[str, str]]:
+    """Subject and arguments of every evaluation."""
+    yield "nuclei", f"{nuclei(data)} --word nucleus"
+    for word in WRONG:
+        yield "wrong words on nuclei", f"{nuclei(data)} --word {word}"
+    yield "nucleus on photographs", f"--data {data / 'coco_mini'} --word nucleus"
+    yield "scenes", f"--data scenes --unseen {UNSEEN}"
+    yield "scenes, shuffled words", f"--data scenes --unseen {UNSEEN} --shuffled"
+    yield "photographs, boxes", f"--data {data / 'coco_mini'} --regions boxes --unseen {UNSEEN}"
+    yield "photographs", f"--data {data / 'coco_mini'} --unseen {UNSEEN}"
+    for change in CHANGES[1:]:
+        yield f"nuclei, {change}", f"{nuclei(data)} --word nucleus --change {change}"
+
+
+def row(subject: str, found: Evaluation) -> Iterator[str]:
+    """Table rows of one evaluation: all, and its parts."""
+    means = list(found.image_mean.values())
+    yield (
+        f"| {subject} | {found.images} | {found.miou:.3f} | {mean(means):.3f} | "
+        f"{found.fb_iou:.3f} | {found.foreground:.2%} | {found.seconds:.0f} |"
+    )
+    for name, part in sorted(found.parts.items()):
+        yield (
+            f"| — {name} ({part.images} questions, {part.classes} words) | | {part.miou:.3f} | "
+            f"{part.image_mean:.3f} | {part.fb_iou:.3f} | | |"
+        )
+
+
+def spelling(model: str, data: Path) -> Iterator[str]:
+    """IoU of each spelling's mask with that of the word itself, mean over images."""
+    predictor = Predictor(model)
+    scenes: Source = Scenes(SCENE_SEED, count=400)
+    stained = find_sources(data / "nuclei", val=True)["nuclei"]
+    for word in SPELLED:
+        source = stained if word == "nucleus" else scenes
+        examples = (source[index] for index in range(len(source)))
+        images = [e.image for e in examples if word in e.present][:SPELLED_IMAGES]
+        forms = dict.fromkeys([*spellings(word)[1:], word.capitalize(), word.upper()])
+        agreement = dict.fromkeys(forms, 0.0)
+        for image in images:
+            found = predictor.segment(image, [word, *forms]).probabilities
+            base, *others = found >= round(255 * DEFAULT_THRESHOLD)
+            for form, other in zip(forms, others, strict=True):
+                union = (base | other).sum()
+                agreement[form] += (base & other).sum() / union if union else 1.0
+        cells = ", ".join(f"{form} {total / len(images):.3f}" for form, total in agreement.items())
+        yield f"| {word} | {len(images)} | {min(agreement.values()) / len(images):.3f} | {cells} |"
+
+
+def main() -> int:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--show", action="store_true", help="Print the commands only.")
+    args = parser.parse_args()
+    if args.show:
+        for subject, command in commands(args.data):
+            print(f"# {subject}\nnapari-clsclip-train evaluate {command} --model {args.model}")
+        return 0
+    print("| subject | images | mIoU | mean IoU | FB-IoU | labelled | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for subject, command in commands(args.data):
+        print(*row(subject, run(command, args.model)), sep="\n", flush=True)
+    print("\n| word | images | lowest | spellings |\n| --- | --- | --- | --- |")
+    for line in spelling(args.model, args.data):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
