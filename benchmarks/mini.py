@@ -27,8 +27,8 @@ from clsclip.training.words import spellings
 UNSEEN = Path(__file__).with_name("unseen.txt")
 WRONG = ("airplane", "chair", "vessel")
 SPELLED = (
-    "nucleus", "cell", "filament", "membrane", "spot", "bacterium", "star", "circle", "heart", "ring",
-    "flower",
+    "nucleus", "cell", "filament", "membrane", "spot", "bacterium", "star", "circle", "heart",
+    "ring", "flower",
 )  # fmt: skip
 SPELLED_IMAGES = 8
 

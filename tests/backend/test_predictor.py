@@ -52,6 +52,15 @@ def test_result_does_not_depend_on_the_other_words(
     assert not np.array_equal(together.probabilities[0], together.probabilities[1])
 
 
+@pytest.mark.parametrize(
+    "typed", ["a nucleus", "The Nucleus", " some nucleus ", "all the nucleus."]
+)
+def test_articles_mean_nothing(predictor: Predictor, rng: np.random.Generator, typed: str) -> None:
+    image = rng.integers(0, 255, (60, 70), dtype=np.uint8)
+    plain, other = (predictor.segment(image, [word], zoom=1.0) for word in ("nucleus", typed))
+    np.testing.assert_array_equal(plain.probabilities, other.probabilities)
+
+
 def test_one_window_equals_the_network(predictor: Predictor, rng: np.random.Generator) -> None:
     image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
     result = predictor.segment(image, ["nucleus"], zoom=1.0)

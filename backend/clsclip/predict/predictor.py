@@ -21,6 +21,7 @@ from clsclip.model.registry import find_model
 from clsclip.predict.regions import Box, Square, inside, square_around
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
+from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import refined_zoom, whole_image_zoom
 from clsclip.wire import Segmentation, check_words
 
@@ -161,7 +162,7 @@ class Predictor:
         if key not in self._text_cls:
             if len(self._text_cls) >= _MAX_CACHED_WORDS:
                 self._text_cls.clear()
-            self._text_cls[key] = self._model.text_cls([word], templates)[0]
+            self._text_cls[key] = self._model.text_cls([without_article(word)], templates)[0]
         return self._text_cls[key]
 
     def _in_regions(
