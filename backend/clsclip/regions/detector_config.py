@@ -11,6 +11,9 @@ from clsclip.config import Settings
 from clsclip.errors import CheckpointError
 from clsclip.wire import describe_validation
 
+DETECTOR_FOLDER: Final = "detector"
+"""Folder of a run directory or of a bundled model that holds a detector."""
+
 DETECTOR_FILE: Final = "detector.json"
 
 _From = Annotated[int, Field(ge=-64, le=64)]

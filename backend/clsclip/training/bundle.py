@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from clsclip.config import Settings
 from clsclip.model.checkpoint import load_model, save_model
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
+from clsclip.regions.detector_config import DETECTOR_FOLDER, read_detector_config
 from clsclip.training.run import RUN_FILE
 
 
@@ -25,6 +27,9 @@ class BundleSettings(Settings):
         "bfloat16", title="Format", description="Number format of the weights."
     )
     description: str = Field("", title="Description", description="One line for lists of models.")
+    detector: str = Field(
+        "", title="Detector", description="Detector directory to put into the folder too."
+    )
     commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
 
 
@@ -44,11 +49,15 @@ def bundle(settings: BundleSettings) -> Path:
     if settings.commit:
         recipe["commit"] = settings.commit
     output = Path(settings.output)
+    if settings.detector:
+        read_detector_config(Path(settings.detector))
     save_model(
         load_model(folder), output, source="", training=recipe,
         description=settings.description or config.description,
         bundle=getattr(torch, settings.dtype),
     )  # fmt: skip
+    if settings.detector:
+        shutil.copytree(settings.detector, output / DETECTOR_FOLDER)
     return output
 
 

@@ -14,22 +14,20 @@ from torch import Tensor, nn
 
 from clsclip.errors import FileError, InvalidConfigError
 from clsclip.model.device import choose_device, fast_dtype
-from clsclip.regions.detector_config import small_architecture
-from clsclip.regions.yolo import DetectionLoss, new_network, save_detector
+from clsclip.regions.detector_config import DETECTOR_FOLDER, small_architecture
+from clsclip.regions.yolo import DetectionLoss, YoloDetector, new_network, save_detector
 from clsclip.training.detection_crops import (
     BoxedCrop,
     exact_words,
     has_boxes,
     random_boxed_crop,
 )
+from clsclip.training.detection_quality import DetectionQuality, evaluate_detector
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import Run, TrainingSettings
 from clsclip.training.sources import Source, find_sources, shares
 from clsclip.training.words import withheld, word_list
-
-DETECTOR_FOLDER: Final = "detector"
-"""Folder of the run directory that holds the detector."""
 
 _AHEAD: Final = 4
 """Batches prepared while the network computes."""
@@ -208,7 +206,28 @@ def train_detector(
         network, folder, words=words, image_size=settings.image_size, architecture=architecture,
         training={**settings.model_dump(mode="json"), "steps": clock.step},
     )  # fmt: skip
+    _measure(Path(settings.data).expanduser(), folder, settings.device, run, tell)
     return folder
+
+
+def _measure(data: Path, folder: Path, device: str, run: Run, tell: Callable[[str], None]) -> None:
+    """Report recall and precision on the validation parts of the data that have boxes."""
+    try:
+        sources = find_sources(data, val=True)
+    except FileError:
+        return  # the data has no validation part
+    detector = YoloDetector(folder, device=device)
+    for name, source in sources.items():
+        if not has_boxes(source):
+            continue
+        by_word = evaluate_detector(detector, source)
+        objects, reported, right = (
+            sum(getattr(quality, kind) for quality in by_word.values())
+            for kind in ("objects", "reported", "right")
+        )
+        together = DetectionQuality(objects, reported, right)
+        run.report(data=name, recall=together.recall, precision=together.precision)
+        tell(f"{name}: recall {together.recall:.3f}  precision {together.precision:.3f}")
 
 
 def _boxed_sources(settings: DetectSettings) -> tuple[list[Source], list[float]]:
