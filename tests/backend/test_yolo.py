@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from clsclip import Predictor
+from clsclip.cli.train import main
 from clsclip.errors import CheckpointError
 from clsclip.regions.detector_config import DETECTOR_FILE, DetectorConfig, small_architecture
 from clsclip.regions.yolo import (
@@ -233,3 +235,17 @@ assert np.get_printoptions() == printed
     assert done.returncode == 0, done.stderr
     assert done.stdout == done.stderr == ""
     assert not [path for path in home.rglob("*") if "ltralytics" in path.name]
+
+
+def test_a_bundle_takes_its_detector_along(
+    untrained: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "bundle"
+    arguments = ["bundle", "--model", str(tiny_model), "--output", str(output)]
+    assert main([*arguments, "--detector", str(tmp_path)]) == 1
+    assert "not a detector directory" in capsys.readouterr().err
+    assert not output.exists()
+    assert main([*arguments, "--detector", str(untrained)]) == 0
+    assert main([*arguments, "--detector", str(untrained)]) == 0  # replaces the folder
+    assert YoloDetector(output / "detector", device="cpu").words == ("cat", "dog")
+    assert Predictor(str(output), device="cpu").name == str(output)
