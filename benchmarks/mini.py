@@ -20,8 +20,9 @@ from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.training.disturb import CHANGES
 from clsclip.training.evaluate import SCENE_SEED, EvaluateSettings, Evaluation, evaluate
+from clsclip.training.examples import Source
 from clsclip.training.scenes import Scenes
-from clsclip.training.sources import Source, find_sources
+from clsclip.training.sources import find_sources
 from clsclip.training.words import spellings
 
 UNSEEN = Path(__file__).with_name("unseen.txt")

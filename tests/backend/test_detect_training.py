@@ -35,8 +35,9 @@ from clsclip.training.detection_quality import (
     evaluate_detector,
     matched,
 )
+from clsclip.training.examples import Example
+from clsclip.training.formats import ClassFolders, LabelFolder
 from clsclip.training.prefetch import prefetch
-from clsclip.training.sources import ClassFolders, Example, LabelFolder
 
 TINY = {"image_size": 64, "batch_size": 4, "width": 0.25, "device": "cpu"}
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from clsclip.training.examples import Example, Source
 from clsclip.training.scenes import RECENT, Scenes
 from clsclip.training.scenes.biology import WORDS as BIOLOGY
 from clsclip.training.scenes.colours import COLOURS, vary
 from clsclip.training.scenes.shapes import SHAPES, draw_shape
 from clsclip.training.scenes.textures import MATERIALS, PATTERNS, Grid
 from clsclip.training.scenes.wording import article, counted, listed
-from clsclip.training.sources import Example, Source
 from clsclip.training.words import spellings
 
 

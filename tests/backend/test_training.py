@@ -21,18 +21,13 @@ from clsclip.training.batches import (
     target_matrix,
 )
 from clsclip.training.crops import random_view
+from clsclip.training.examples import Example
+from clsclip.training.formats import LabelFolder, VocBoxes
 from clsclip.training.loop import cosine_rate
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.metrics import Scores
 from clsclip.training.run import Clock, Run
-from clsclip.training.sources import (
-    Example,
-    LabelFolder,
-    VocBoxes,
-    find_sources,
-    shares,
-    training_sources,
-)
+from clsclip.training.sources import find_sources, shares, training_sources
 from clsclip.training.tokenizer import train_tokenizer
 from clsclip.training.words import canonical, plural, spellings, word_list
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clsclip.errors import InvalidConfigError
 from clsclip.training.crops import View, random_view
+from clsclip.training.examples import Source
 from clsclip.training.prefetch import prefetch
-from clsclip.training.sources import Source
 from clsclip.training.words import spellings, withheld
 
 _AHEAD: Final = 4

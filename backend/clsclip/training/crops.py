@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clsclip.predict.regions import square_around
 from clsclip.predict.transforms import resize, to_tensor
-from clsclip.training.sources import Example
+from clsclip.training.examples import Example
 
 DIAMETERS: Final = (7.0, 110.0)
 """Range of object diameters, in model pixels, to which microscopy is zoomed (log-uniform)."""

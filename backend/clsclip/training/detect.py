@@ -23,10 +23,11 @@ from clsclip.training.detection_crops import (
     random_boxed_crop,
 )
 from clsclip.training.detection_quality import DetectionQuality, evaluate_detector
+from clsclip.training.examples import Source
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import Run, TrainingSettings
-from clsclip.training.sources import Source, find_sources, shares
+from clsclip.training.sources import find_sources, shares
 from clsclip.training.words import withheld, word_list
 
 _AHEAD: Final = 4

@@ -14,7 +14,7 @@ from torch import Tensor
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.regions.yolo import GREY
 from clsclip.training.crops import relight
-from clsclip.training.sources import Example, Source
+from clsclip.training.examples import Example, Source
 
 DIAMETERS: Final = (12.0, 110.0)
 """Range of object diameters, in network pixels, to which microscopy is zoomed (log-uniform)."""

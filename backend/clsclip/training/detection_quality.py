@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clsclip.regions.region import Region
 from clsclip.regions.yolo import DEFAULT_CONFIDENCE, YoloDetector
 from clsclip.training.detection_crops import exact_boxes
-from clsclip.training.sources import Source
+from clsclip.training.examples import Source
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,12 @@ from clsclip.errors import InvalidConfigError
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.regions import Box, inside
 from clsclip.training.disturb import SCALES, Change, disturb, disturb_mask
+from clsclip.training.examples import Example, Source
+from clsclip.training.formats import LabelFolder
 from clsclip.training.looks import look
 from clsclip.training.metrics import Scores
-from clsclip.training.sources import SCENES, Example, LabelFolder, Source, find_sources
+from clsclip.training.scenes import Scenes
+from clsclip.training.sources import SCENES, find_sources
 from clsclip.training.words import withheld, word_list
 
 SCENE_SEED: Final = 2**31
@@ -207,8 +210,6 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
 
 def _source(settings: EvaluateSettings) -> Source:
     if settings.data == SCENES:
-        from clsclip.training.scenes import Scenes
-
         return Scenes(SCENE_SEED, count=settings.limit)
     sources = find_sources(Path(settings.data).expanduser(), val=True)
     if len(sources) > 1:

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from clsclip.training.examples import Example
 from clsclip.training.scenes import biology, objects
-from clsclip.training.sources import Example
 
 __all__ = ["Scenes"]
 
