@@ -52,7 +52,7 @@ def commands(data: Path) -> Iterator[tuple[str, str]]:
     """Subject and arguments of every evaluation."""
     yield "nuclei", f"{nuclei(data)} --word nucleus"
     for word in WRONG:
-        yield "wrong words on nuclei", f"{nuclei(data)} --word {word}"
+        yield f"{word} on nuclei", f"{nuclei(data)} --word {word}"
     yield "nucleus on photographs", f"--data {data / 'coco_mini'} --word nucleus"
     yield "scenes", f"--data scenes --unseen {UNSEEN}"
     yield "scenes, shuffled words", f"--data scenes --unseen {UNSEEN} --shuffled"

@@ -2,7 +2,9 @@
 
     python benchmarks/speed.py --model mini
 
-Times are medians; memory is the resident set of a backend that has answered one request.
+Times are medians. Loading is the model's alone, in a process that has imported PyTorch and
+transformers. Memory is the peak of a process that has loaded the model and segmented one image by
+itself: what a backend needs, less its HTTP service.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clsclip import Predictor
+from clsclip.errors import InvalidConfigError
 from clsclip.predict.regions import MARGIN, inside, square_around
 
 
@@ -85,3 +86,28 @@ def test_region_at_the_edge_and_beyond_small_images(
     result = predictor.segment(image, ["cell"], regions={"cell": [(0.0, 0.0, 6.0, 30.0)]})
     assert result.probabilities.shape == (1, 6, 30)
     assert result.probabilities.all()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (10.0, 10.0, 10.0, 30.0),
+        (30.0, 10.0, 10.0, 30.0),
+        (60.0, 0.0, 70.0, 10.0),
+        (-20.0, 0.0, 0.0, 10.0),
+        (0.0, float("nan"), 10.0, 10.0),
+        (0.0, 0.0, float("inf"), 10.0),
+    ],
+)
+def test_regions_that_show_nothing_are_refused(
+    predictor: Predictor, box: tuple[float, float, float, float]
+) -> None:
+    image = np.zeros((60, 80), np.uint8)
+    with pytest.raises(InvalidConfigError, match="shows nothing of the image of 60 x 80"):
+        predictor.segment(image, ["cell"], regions={"cell": [box]})
+
+
+def test_regions_of_words_that_are_not_asked_for_are_refused(predictor: Predictor) -> None:
+    image = np.zeros((60, 80), np.uint8)
+    with pytest.raises(InvalidConfigError, match="regions for 'dog', which is not among"):
+        predictor.segment(image, ["cell"], regions={"dog": [(0.0, 0.0, 9.0, 9.0)]})

@@ -11,12 +11,12 @@ from pathlib import Path
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.errors import ClsClipError
+from clsclip.model.checkpoint import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate
 from clsclip.training.fit import FitSettings, fit
 from clsclip.training.pretrain import PretrainSettings, pretrain
-from clsclip.training.run import write_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def _run(args: argparse.Namespace) -> None:
         result = evaluate(settings_from(args, EvaluateSettings), _tell)
         text = json.dumps(result.model_dump(), indent=2)
         if args.json is not None:
-            write_atomically(args.json, text + "\n")
+            write_atomically(args.json, (text + "\n").encode())
         print(text)  # noqa: T201
         return
     if args.command == "pretrain":

@@ -60,6 +60,14 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise
 
 
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that it is always complete: the old one or the new one."""
+    draft = file.with_name(f".{file.name}.new")
+    draft.write_bytes(content)
+    _flush(draft)
+    draft.replace(file)
+
+
 def save_model(
     model: ClsClip,
     path: str | Path,

@@ -107,7 +107,8 @@ class Decoder(nn.Module):
             tokens = layer(tokens)
         values = self.to_pixels(self.norm_out(tokens))
         maps = values.transpose(1, 2).unflatten(2, grid)  # (B, values per patch, rows, columns)
-        if self.join is None or detail is None:
+        if self.join is None:
             return F.pixel_shuffle(maps, self.patch_size)[:, 0]
         pixels = F.pixel_shuffle(maps, self.patch_size // 2)
-        return cast(Tensor, self.join(torch.cat([pixels, detail.to(pixels.dtype)], 1)))[:, 0]
+        look = cast(Tensor, detail).to(pixels.dtype)
+        return cast(Tensor, self.join(torch.cat([pixels, look], 1)))[:, 0]

@@ -18,7 +18,7 @@ from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.regions import Box, Square, inside, square_around
+from clsclip.predict.regions import Box, Square, check_regions, inside, square_around
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
@@ -124,35 +124,27 @@ class Predictor:
                 f"The zoom is {zoom}; it must be above 0 and at most {_largest_zoom():g}."
             )
         rgb = to_rgb(image, contrast_limits)
-        shape = (rgb.shape[0], rgb.shape[1])
+        proposed = check_regions(regions or {}, checked, (rgb.shape[0], rgb.shape[1]))
         steps = _Steps(progress, cancelled)
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
-            first = zoom or whole_image_zoom(shape, self._model.settings.image_size)
-            zooms = [first] * len(checked)
-            maps = [np.zeros(shape, np.uint8)] * len(checked)
-            free = []
-            for k, word in enumerate(checked):
-                if regions and regions.get(word):
-                    maps[k], zooms[k] = self._in_regions(pixels, text[k], regions[word], steps)
-                else:
-                    free.append(k)
+            found = {
+                k: self._in_regions(pixels, text[k], proposed[word], steps)
+                for k, word in enumerate(checked)
+                if proposed.get(word)
+            }
+            free = [k for k in range(len(checked)) if k not in found]
             if free:
-                looks = self._look(pixels, text[free], first, steps)
-                for k, look in zip(free, looks, strict=True):
-                    maps[k] = _quantise(look, shape)
-                for wanted, chosen in _by_zoom(looks, first).items() if zoom is None else ():
-                    finer = [free[number] for number in chosen]
-                    further = self._look(pixels, text[finer], wanted, steps)
-                    for k, look in zip(finer, further, strict=True):
-                        maps[k], zooms[k] = _quantise(look, shape), wanted
+                anywhere = self._in_image(pixels, text[free], zoom, steps)
+                found.update(zip(free, anywhere, strict=True))
+        ordered = [found[k] for k in range(len(checked))]
         return Segmentation(
-            probabilities=np.stack(maps),
+            probabilities=np.stack([probabilities for probabilities, _ in ordered]),
             words=checked,
             model=self.name,
             model_version=self.version,
-            zooms=tuple(zooms),
+            zooms=tuple(seen_at for _, seen_at in ordered),
             seconds=time.perf_counter() - started,
         )
 
@@ -164,6 +156,22 @@ class Predictor:
                 self._text_cls.clear()
             self._text_cls[key] = self._model.text_cls([without_article(word)], templates)[0]
         return self._text_cls[key]
+
+    def _in_image(
+        self, pixels: Tensor, text: Tensor, zoom: float | None, steps: _Steps
+    ) -> list[tuple[NDArray[np.uint8], float]]:
+        """Probabilities of each word in the whole image, and the zoom that each was seen at."""
+        shape = (pixels.shape[2], pixels.shape[3])
+        first = zoom or whole_image_zoom(shape, self._model.settings.image_size)
+        looks = self._look(pixels, text, first, steps)
+        found = [(_quantise(look, shape), first) for look in looks]
+        if zoom is not None:
+            return found
+        for wanted, chosen in _by_zoom(looks, first).items():
+            finer = self._look(pixels, text[chosen], wanted, steps)
+            for k, look in zip(chosen, finer, strict=True):
+                found[k] = (_quantise(look, shape), wanted)
+        return found
 
     def _in_regions(
         self, pixels: Tensor, text_cls: Tensor, boxes: Sequence[Box], steps: _Steps

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+
+from clsclip.errors import InvalidConfigError
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom, right in image pixels, the last two exclusive."""
@@ -30,6 +33,41 @@ class Square:
     top: int
     left: int
     side: int
+
+
+def check_regions(
+    regions: Mapping[str, Sequence[Box]], words: Sequence[str], shape: tuple[int, int]
+) -> Mapping[str, Sequence[Box]]:
+    """The regions, once it is sure that every one can be looked at.
+
+    Parameters
+    ----------
+    regions : mapping of str to sequence of Box
+    words : sequence of str
+        What is asked for.
+    shape : tuple of int
+        Rows and columns of the image.
+
+    Raises
+    ------
+    InvalidConfigError
+        If a region's word is not asked for, or a box shows nothing of the image.
+    """
+    for word, boxes in regions.items():
+        if word not in words:
+            raise InvalidConfigError(
+                f"There are regions for '{word}', which is not among the words asked for "
+                f"({', '.join(words)}). Ask for it too, or leave its regions out."
+            )
+        for box in boxes:
+            top, left, bottom, right = box
+            filled = all(map(math.isfinite, box)) and top < bottom and left < right
+            if not (filled and top < shape[0] and left < shape[1] and bottom > 0 and right > 0):
+                raise InvalidConfigError(
+                    f"The region {tuple(box)} of '{word}' shows nothing of the image of "
+                    f"{shape[0]} x {shape[1]} pixels. A region is (top, left, bottom, right)."
+                )
+    return regions
 
 
 def square_around(box: Iterable[float], shape: tuple[int, int], margin: float = MARGIN) -> Square:

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from clsclip.errors import CheckpointError, FileError
-from clsclip.model.checkpoint import read_tensors
+from clsclip.model.checkpoint import read_tensors, write_atomically
 from clsclip.model.device import choose_device
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.regions.detector_config import (
@@ -249,19 +249,11 @@ def save_detector(
     )  # fmt: skip
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / DETECTOR_WEIGHTS, weights)
-        _replace(folder / DETECTOR_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+        write_atomically(folder / DETECTOR_WEIGHTS, weights)
+        description = config.model_dump_json(indent=2) + "\n"
+        write_atomically(folder / DETECTOR_FILE, description.encode())
     except OSError as error:
         raise FileError(f"The detector '{folder}' cannot be written ({error}).") from error
-
-
-def _replace(file: Path, content: bytes) -> None:
-    draft = file.with_name(f".{file.name}.new")
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
 
 
 def _read_network(folder: Path, config: DetectorConfig) -> Any:

@@ -123,12 +123,10 @@ class Sampler:
         for index in self._rng.choice(len(self._sources), count, p=self._weights):
             view = random_view(self._sources[index].draw(self._rng), size, self._rng)
             example = view.example
-            known = {w for w in example.masks if w not in self._unseen and view.visible(w)}
-            weak = {
-                w
-                for w in example.present - known
-                if self._image_level and (w not in example.masks or view.visible(w))
-            }
+            visible = {word for word in example.masks if view.visible(word)}
+            known = visible - self._unseen
+            without_mask = (example.present - example.masks.keys()) | (visible - known)
+            weak = set(without_mask) if self._image_level else set()
             present.append(frozenset(known | weak))
             absent.append(self._askable[index] - example.present)
             images.append(view.image(self._rng))
@@ -200,15 +198,14 @@ class Sampler:
 def _askable(index: int, sources: Sequence[Source]) -> frozenset[str]:
     """Words that are absent from a source's images wherever they are not annotated."""
     source = sources[index]
-    words: set[str] = set()
-    for number, other in enumerate(sources):
-        if number == index:
-            continue
-        words.update(frozenset(other.words) - other.everywhere)
-        if other.photographs and other.masked and source.photographs and not source.masked:
-            # a photograph of a chair may show the person on it
-            words.difference_update(other.words)
-    return frozenset(words) - source.uncertain | frozenset(source.words)
+    others = [other for number, other in enumerate(sources) if number != index]
+    foreign = {word for other in others for word in frozenset(other.words) - other.everywhere}
+    doubtful = set(source.uncertain)
+    if source.photographs and not source.masked:
+        # a photograph of a chair may show the person on it
+        annotated = (other for other in others if other.photographs and other.masked)
+        doubtful.update(word for other in annotated for word in other.words)
+    return frozenset(foreign - doubtful | set(source.words))
 
 
 def _parts(words: Iterable[str]) -> defaultdict[str, set[str]]:

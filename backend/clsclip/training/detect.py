@@ -24,7 +24,7 @@ from clsclip.training.detection_crops import (
 )
 from clsclip.training.detection_quality import DetectionQuality, evaluate_detector
 from clsclip.training.examples import Source
-from clsclip.training.loop import cosine_rate, train
+from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import Run, TrainingSettings
 from clsclip.training.sources import find_sources, shares
@@ -192,7 +192,7 @@ def train_detector(
     architecture = small_architecture(settings.width)
     torch.manual_seed(settings.seed)
     network = new_network(architecture, len(words)).to(device)
-    optimizer = _optimizer(network, settings.learning_rate)
+    optimizer = decayed_adamw(network.parameters(), settings.learning_rate, (0.9, 0.999))
     clock = run.load_state({"network": network}, optimizer)
     sampler = DetectionSampler(
         sources, weights, words, size=settings.image_size, batch_size=settings.batch_size,
@@ -248,17 +248,6 @@ def _boxed_sources(settings: DetectSettings) -> tuple[list[Source], list[float]]
             "above 0."
         )
     return [boxed[name] for name in drawn], [given[name] for name in drawn]
-
-
-def _optimizer(network: nn.Module, learning_rate: float) -> torch.optim.AdamW:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.05},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=learning_rate,
-    )
 
 
 class _Step:

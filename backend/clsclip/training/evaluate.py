@@ -23,7 +23,7 @@ from clsclip.training.looks import look
 from clsclip.training.metrics import Scores
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import SCENES, find_sources
-from clsclip.training.words import withheld, word_list
+from clsclip.training.words import canonical, withheld, word_list
 
 SCENE_SEED: Final = 2**31
 """Seed of the scenes to measure with, which no training run uses."""
@@ -197,7 +197,7 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
     for index in rng.permutation(len(source))[: settings.limit] if len(source) else ():
         example = source[int(index)]
         if settings.word:
-            asked = [] if settings.word in example.present else [settings.word]
+            asked = [] if canonical(settings.word) in example.present else [settings.word]
             yield [_question(example, word, settings) for word in asked]
             continue
         words = sorted(word for word in example.masks if example.masks[word].any())

@@ -51,6 +51,20 @@ def cosine_rate(part: float, *, cycles: int = 1, warm_up: float = 0.0) -> float:
     return 0.5 * (1 + math.cos(math.pi * position)) + 1e-3
 
 
+def decayed_adamw(
+    parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """AdamW for training from scratch: weights decay, but not biases, norms and scalars."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.05},
+            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=learning_rate, betas=betas,
+    )  # fmt: skip
+
+
 def train(
     run: Run,
     modules: Mapping[str, nn.Module],

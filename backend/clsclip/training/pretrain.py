@@ -1,7 +1,7 @@
 """Pre-train a small CLIP on images with words, masks where there are some.
 
 No small CLIP with 16-pixel patches and biological words can be downloaded, so the bundled model
-starts from random weights. Two losses are added: image against text by the sigmoid contrastive
+starts from random weights. Three losses are added: image against text by the sigmoid contrastive
 loss, and, so that frozen patch tokens serve dense prediction, pixels against text. For the
 latter each patch token is mapped to p x p short pixel embeddings, whose product with a mapped
 text token gives the logits of a mask. That map is thrown away afterwards; ClsCLIP never sees it.
@@ -33,7 +33,7 @@ from clsclip.training.batches import (
     target_matrix,
     vocabulary,
 )
-from clsclip.training.loop import cosine_rate, train
+from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.run import Clock, Run, TrainingSettings
 from clsclip.training.sources import shares, training_sources
@@ -183,13 +183,7 @@ def pretrain(
     contrast = nn.ParameterDict({"bias": nn.Parameter(torch.tensor(-5.0))}).to(device)
     modules = {"clip": clip, "pixel_text": pixel_text, "contrast": contrast}
     parameters = [p for module in modules.values() for p in module.parameters()]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.05},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate, betas=(0.9, 0.98),
-    )  # fmt: skip
+    optimizer = decayed_adamw(parameters, settings.learning_rate, (0.9, 0.98))
     clock = run.load_state(modules, optimizer)
     seed = (settings.seed, clock.step)
     sampler = Sampler(
@@ -218,7 +212,7 @@ def _plan(settings: PretrainSettings, clock: Clock) -> tuple[int, int]:
 
 
 class _Step:
-    """The two losses of one batch."""
+    """The losses of one batch."""
 
     def __init__(
         self,
@@ -233,7 +227,7 @@ class _Step:
         self._bias, self._vocabulary, self._rng = bias, vocabulary, rng
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Weighted contrastive loss and pixel loss."""
+        """Weighted contrastive loss, pixel loss and presence loss."""
         device = self._bias.device
         columns = self._columns(batch)
         prompts = [random_prompt(word, DEFAULT_TEMPLATES, self._rng) for word in columns]

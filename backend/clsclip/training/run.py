@@ -8,7 +8,6 @@ from the last one. Nothing is pickled.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from clsclip.config import DeviceSettings, Settings
 from clsclip.errors import CheckpointError, FileError
+from clsclip.model.checkpoint import write_atomically
 from clsclip.wire import describe_validation
 
 RUN_FILE: Final = "run.json"
@@ -103,7 +103,8 @@ class Run:
             self._same(file, settings)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, settings.model_dump_json(indent=2) + "\n")
+            text = settings.model_dump_json(indent=2) + "\n"
+            write_atomically(file, text.encode())
         except OSError as error:
             raise FileError(f"The run directory '{path}' cannot be written ({error}).") from error
 
@@ -188,13 +189,3 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a small text file so that it is always complete."""
-    draft = file.with_name(f".{file.name}.new")
-    with draft.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
