@@ -77,24 +77,35 @@ def row(subject: str, found: Evaluation) -> Iterator[str]:
 
 
 def spelling(model: str, data: Path) -> Iterator[str]:
-    """IoU of each spelling's mask with that of the word itself, mean over images."""
+    """IoU of each spelling's mask with that of the word itself, mean over images.
+
+    Images in which neither finds anything say nothing and are left out.
+    """
     predictor = Predictor(model)
+    lowest = round(255 * DEFAULT_THRESHOLD)
     scenes: Source = Scenes(SCENE_SEED, count=400)
-    stained = find_sources(data / "nuclei", val=True)["nuclei"]
+    photographed = find_sources(data / "nuclei", val=True)["nuclei"]
     for word in SPELLED:
-        source = stained if word == "nucleus" else scenes
+        source = photographed if word == "nucleus" else scenes
         examples = (source[index] for index in range(len(source)))
         images = [e.image for e in examples if word in e.present][:SPELLED_IMAGES]
         forms = dict.fromkeys([*spellings(word)[1:], word.capitalize(), word.upper()])
-        agreement = dict.fromkeys(forms, 0.0)
+        agreement: dict[str, list[float]] = {form: [] for form in forms}
         for image in images:
-            found = predictor.segment(image, [word, *forms]).probabilities
-            base, *others = found >= round(255 * DEFAULT_THRESHOLD)
+            # one request each: of words that differ in case only, a request keeps the first
+            base, *others = (
+                predictor.segment(image, [form]).probabilities[0] >= lowest
+                for form in (word, *forms)
+            )
             for form, other in zip(forms, others, strict=True):
-                union = (base | other).sum()
-                agreement[form] += (base & other).sum() / union if union else 1.0
-        cells = ", ".join(f"{form} {total / len(images):.3f}" for form, total in agreement.items())
-        yield f"| {word} | {len(images)} | {min(agreement.values()) / len(images):.3f} | {cells} |"
+                union = int((base | other).sum())
+                if union:
+                    agreement[form].append(int((base & other).sum()) / union)
+        means = {form: mean(values) for form, values in agreement.items() if values}
+        cells = ", ".join(f"{form} {value:.3f}" for form, value in means.items())
+        worst = f"{min(means.values()):.3f}" if means else "nothing found"
+        found = max(map(len, agreement.values()))
+        yield f"| {word} | {found} of {len(images)} | {worst} | {cells} |"
 
 
 def main() -> int:
