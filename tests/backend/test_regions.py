@@ -1,4 +1,4 @@
-"""Region proposals: the squares that are cut out, and prediction inside them."""
+"""Region proposals: what is cut out for them, and prediction inside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from clsclip import Predictor
 from clsclip.errors import InvalidConfigError
-from clsclip.predict.regions import MARGIN, inside, square_around
+from clsclip.predict.regions import ANY_OBJECT, MARGIN, SMALLEST, frame_around, inside
 
 
 @pytest.fixture(scope="module")
@@ -22,31 +22,43 @@ def predictor(tiny_model: Path) -> Predictor:
 side = st.floats(0, 200)
 
 
-@given(st.tuples(side, side, side, side), st.tuples(st.integers(1, 200), st.integers(1, 200)))
-def test_square_holds_the_box_and_stays_in_the_image_where_it_fits(
-    corners: tuple[float, float, float, float], shape: tuple[int, int]
-) -> None:
+@given(st.tuples(side, side, side, side))
+def test_frame_holds_the_box_in_its_middle(corners: tuple[float, float, float, float]) -> None:
     (top, bottom), (left, right) = sorted(corners[:2]), sorted(corners[2:])
-    bottom, right = min(bottom, shape[0]), min(right, shape[1])
-    top, left = min(top, bottom), min(left, right)
-    square = square_around((top, left, bottom, right), shape)
-    assert square.side >= max(bottom - top, right - left)
-    for start, low, high, length in (
-        (square.top, top, bottom, shape[0]),
-        (square.left, left, right, shape[1]),
+    frame = frame_around((top, left, bottom, right))
+    for start, length, low, high in (
+        (frame.top, frame.height, top, bottom),
+        (frame.left, frame.width, left, right),
     ):
-        assert start <= low + 0.5
-        assert start + square.side >= high - 0.5
-        if square.side <= length:
-            assert 0 <= start <= length - square.side
+        assert length >= max(SMALLEST, high - low)
+        assert start <= low + 1
+        assert start + length >= high - 1
+        assert abs(start + length / 2 - (low + high) / 2) <= 1
 
 
 def test_margin_and_pixels_of_a_box() -> None:
-    square = square_around((40, 40, 60, 80), (200, 200))
-    assert square.side == round(40 * (1 + 2 * MARGIN))
-    assert (square.top + square.side / 2, square.left + square.side / 2) == (50, 60)
+    frame = frame_around((40, 40, 60, 80))
+    assert (frame.height, frame.width) == (round(20 + 40 * MARGIN), round(40 + 80 * MARGIN))
     assert inside((1.2, 2.0, 3.5, 4.0), (10, 10)) == (slice(1, 4), slice(2, 4))
     assert inside((-5.0, 8.0, 30.0, 99.0), (10, 10)) == (slice(0, 10), slice(8, 10))
+
+
+def test_vouched_regions_take_the_outline_of_any_object_too(
+    predictor: Predictor, rng: np.random.Generator
+) -> None:
+    image = rng.integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    boxes = [(10.0, 20.0, 60.0, 70.0), (30.0, 40.0, 80.0, 120.0)]
+
+    def found(word: str, vouched: bool) -> np.ndarray:
+        result = predictor.segment(image, [word], regions={word: boxes}, vouched=vouched)
+        return result.probabilities[0]
+
+    either = np.maximum(found("nucleus", False), found(ANY_OBJECT, False))
+    difference = found("nucleus", True).astype(int) - either
+    assert np.abs(difference).max() <= 1  # rounded once or twice
+    assert (either > found("nucleus", False)).any()
+    free = predictor.segment(image, ["nucleus"], vouched=True).probabilities
+    np.testing.assert_array_equal(free, predictor.segment(image, ["nucleus"]).probabilities)
 
 
 def test_word_is_looked_for_inside_its_regions_only(

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from sklearn.metrics import jaccard_score
 
 from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.errors import CheckpointError, FileError, InvalidConfigError
+from clsclip.predict.regions import ANY_OBJECT
 from clsclip.training.batches import (
     Sampler,
     caption_matrix,
@@ -177,7 +179,10 @@ def test_batches_ask_for_present_and_absent_words(data: Path) -> None:
         assert batch.masks.shape == batch.valid.shape == (32, 64, 64)
         for pair, word in enumerate(batch.words):
             image = pair // 4
-            if word in batch.absent[image]:
+            if word == ANY_OBJECT:
+                assert (batch.masks[pair] & batch.valid[pair]).any()
+                assert not batch.valid[pair].all()
+            elif word in batch.absent[image]:
                 assert not batch.masks[pair].any(), word
             else:
                 assert word in batch.present[image]
@@ -327,7 +332,16 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert "--resume" in capsys.readouterr().err
     lines = (tmp_path / "p" / "metrics.jsonl").read_text().splitlines()
     assert {"step", "contrast", "pixel"} <= set(json.loads(lines[-1]))
-    fit = ["fit", "--clip", str(tmp_path / "p" / "clip"), "--data", str(data), "--minutes", "0.03",
+    further = [*run[:-1], str(tmp_path / "q"), *small, "--learning-rate", "1e-12"]
+    assert main([*further, "--start", str(tmp_path / "nowhere")]) == 1
+    assert "no pre-training to go on from" in capsys.readouterr().err
+    assert main([*further, "--start", str(tmp_path / "p")]) == 0
+    before, after = (
+        load_file(tmp_path / name / "clip" / "model.safetensors") for name in ("p", "q")
+    )
+    for name, weights in before.items():
+        torch.testing.assert_close(after[name], weights, msg=name)
+    fit = ["fit", "--clip", str(tmp_path / "q" / "clip"), "--data", str(data), "--minutes", "0.03",
            "--image-size", "64", "--batch-size", "4", "--decoder-width", "24", "--output",
            str(tmp_path / "f")]  # fmt: skip
     assert main(fit) == 0
@@ -337,7 +351,8 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     model = tmp_path / "f" / "model"
     assert main(["bundle", "--model", str(model), "--output", str(tmp_path / "b")]) == 0
     recipe = json.loads((tmp_path / "b" / "config.json").read_text())["training"]
-    assert recipe["clip"]["layers"] == 5
+    assert [each["layers"] for each in recipe["pretraining"]] == [5, 5]
+    assert recipe["pretraining"][0]["steps"] > 0
     assert recipe["heads"][0]["steps"] > 0
     bundled = Predictor(str(tmp_path / "b"))
     image = np.zeros((64, 80), np.uint8)

@@ -18,7 +18,7 @@ from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.regions import Box, Square, check_regions, inside, square_around
+from clsclip.predict.regions import ANY_OBJECT, Box, Frame, check_regions, frame_around, inside
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
@@ -78,6 +78,7 @@ class Predictor:
         zoom: float | None = None,
         templates: bool = True,
         regions: Mapping[str, Sequence[Box]] | None = None,
+        vouched: bool = False,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
@@ -99,6 +100,10 @@ class Predictor:
             Region proposals of words: top, left, bottom, right in image pixels. A word that has
             some is looked for inside them only, each one zoomed in, and every pixel takes the
             highest probability that a region gives it (Eq. 9, with the threshold left open).
+        vouched : bool
+            A person says that every region shows its word. A pixel then takes the higher one of
+            the probabilities of the word and of :data:`clsclip.predict.regions.ANY_OBJECT`, so
+            that words which the model hardly knows get an outline too (ours).
         progress : callable, optional
             Called with (steps done, steps known so far).
         cancelled : callable, optional
@@ -129,10 +134,11 @@ class Predictor:
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
+            anything = [self._word(ANY_OBJECT, templates)] if vouched else []
             found = {
-                k: self._in_regions(pixels, text[k], proposed[word], steps)
+                k: self._in_regions(pixels, torch.stack([text[k], *anything]), boxes, steps)
                 for k, word in enumerate(checked)
-                if proposed.get(word)
+                if (boxes := proposed.get(word))
             }
             free = [k for k in range(len(checked)) if k not in found]
             if free:
@@ -174,27 +180,27 @@ class Predictor:
         return found
 
     def _in_regions(
-        self, pixels: Tensor, text_cls: Tensor, boxes: Sequence[Box], steps: _Steps
+        self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: _Steps
     ) -> tuple[NDArray[np.uint8], float]:
-        """Probabilities of a word inside its regions, and the median of their zooms."""
+        """Highest probability of some words inside regions, and the median of their zooms."""
         shape = (pixels.shape[2], pixels.shape[3])
         size = self._model.settings.image_size
-        squares = [square_around(box, shape) for box in boxes]
+        frames = [frame_around(box) for box in boxes]
         total = torch.zeros(shape, device=self.device)
         steps.expect(-(-len(boxes) // WINDOWS_PER_BATCH))
         for start in range(0, len(boxes), WINDOWS_PER_BATCH):
             steps.check()
             part = slice(start, start + WINDOWS_PER_BATCH)
-            crops = torch.cat([resize(_cut(pixels, s), (size, size)) for s in squares[part]])
-            found = next(self._probabilities(crops, text_cls[None]))
-            for box, square, look in zip(boxes[part], squares[part], found, strict=True):
-                near = resize(look[None, None], (square.side, square.side))[0, 0]
+            crops = torch.cat([resize(_cut(pixels, f), (size, size)) for f in frames[part]])
+            found = torch.stack(list(self._probabilities(crops, text))).amax(0)
+            for box, frame, look in zip(boxes[part], frames[part], found, strict=True):
+                near = resize(look[None, None], (frame.height, frame.width))[0, 0]
                 rows, columns = inside(box, shape)
-                seen = near[rows.start - square.top : rows.stop - square.top,
-                            columns.start - square.left : columns.stop - square.left]  # fmt: skip
+                seen = near[rows.start - frame.top : rows.stop - frame.top,
+                            columns.start - frame.left : columns.stop - frame.left]  # fmt: skip
                 torch.maximum(total[rows, columns], seen, out=total[rows, columns])
             steps.done()
-        zoom = float(np.median([size / square.side for square in squares]))
+        zoom = float(np.median([size / max(frame.height, frame.width) for frame in frames]))
         return _quantise(total, shape), zoom
 
     def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: _Steps) -> Tensor:
@@ -272,12 +278,12 @@ def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
     return wanted
 
 
-def _cut(pixels: Tensor, square: Square) -> Tensor:
-    """A square of an image of shape (1, 3, H, W); the edge is repeated where it reaches beyond."""
-    top, left = max(square.top, 0), max(square.left, 0)
-    piece = pixels[..., top : square.top + square.side, left : square.left + square.side]
-    before = (left - square.left, top - square.top)
-    after = (square.side - piece.shape[3] - before[0], square.side - piece.shape[2] - before[1])
+def _cut(pixels: Tensor, frame: Frame) -> Tensor:
+    """A part of an image of shape (1, 3, H, W); the edge is repeated where it reaches beyond."""
+    top, left = max(frame.top, 0), max(frame.left, 0)
+    piece = pixels[..., top : frame.top + frame.height, left : frame.left + frame.width]
+    before = (left - frame.left, top - frame.top)
+    after = (frame.width - piece.shape[3] - before[0], frame.height - piece.shape[2] - before[1])
     return F.pad(piece, (before[0], after[0], before[1], after[1]), mode="replicate")
 
 

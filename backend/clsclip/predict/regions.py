@@ -1,9 +1,9 @@
-"""Where ClsCLIP+ zooms in: the square that is cut out around a region proposal."""
+"""Where ClsCLIP+ zooms in: the part of an image that is cut out around a region proposal."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,26 +13,30 @@ Box = tuple[float, float, float, float]
 """Top, left, bottom, right in image pixels, the last two exclusive."""
 
 MARGIN: Final = 0.15
-"""Context on each side of a region, as a part of its longer side (ours)."""
+"""Context on each side of a region, as a part of its height or width (ours)."""
 
 SMALLEST: Final = 8
-"""Side of a square in pixels below which there is nothing to see."""
+"""Side of a frame in pixels below which there is nothing to see."""
+
+
+ANY_OBJECT: Final = "object"
+"""The word for whatever a region shows (ours). It learns from the masks of all seen words."""
 
 
 @dataclass(frozen=True)
-class Square:
-    """A square part of an image.
+class Frame:
+    """A rectangular part of an image, which may reach beyond it.
 
     Attributes
     ----------
-    top, left, side : int
-        In image pixels. Where the image is smaller than the square, the square reaches beyond it
-        on both sides.
+    top, left, height, width : int
+        In image pixels.
     """
 
     top: int
     left: int
-    side: int
+    height: int
+    width: int
 
 
 def check_regions(
@@ -70,31 +74,25 @@ def check_regions(
     return regions
 
 
-def square_around(box: Iterable[float], shape: tuple[int, int], margin: float = MARGIN) -> Square:
-    """The square to look at for a region; it is moved into the image where it fits.
+def frame_around(box: Box, margin: float = MARGIN) -> Frame:
+    """The part of an image to look at for a region: the box with a margin on each side.
+
+    It is stretched to the network's square input, so that the box lies at the same place of every
+    input and the network knows it.
 
     Parameters
     ----------
     box : Box
-    shape : tuple of int
-        Rows and columns of the image.
     margin : float
         See :data:`MARGIN`.
     """
     top, left, bottom, right = box
-    longer = max(bottom - top, right - left)
-    side = max(SMALLEST, round(longer * (1 + 2 * margin)))
-    first, second = (
-        _start((low + high) / 2, side, length)
-        for low, high, length in ((top, bottom, shape[0]), (left, right, shape[1]))
+    height, width = (
+        max(SMALLEST, round(length * (1 + 2 * margin))) for length in (bottom - top, right - left)
     )
-    return Square(first, second, side)
-
-
-def _start(centre: float, side: int, length: int) -> int:
-    if side > length:
-        return -((side - length) // 2)
-    return min(max(round(centre - side / 2), 0), length - side)
+    return Frame(
+        round((top + bottom - height) / 2), round((left + right - width) / 2), height, width
+    )
 
 
 def inside(box: Box, shape: tuple[int, int]) -> tuple[slice, slice]:

@@ -9,12 +9,15 @@ from typing import Final
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from clsclip.errors import InvalidConfigError
+from clsclip.predict.regions import ANY_OBJECT
 from clsclip.training.crops import View, random_view
 from clsclip.training.examples import Source
 from clsclip.training.prefetch import prefetch
+from clsclip.training.run import TrainingSettings
 from clsclip.training.words import spellings, withheld
 
 _AHEAD: Final = 4
@@ -28,6 +31,37 @@ OWN: Final = 0.25
 """Share of absent words that are other words of the same source."""
 
 
+class ViewSettings(TrainingSettings):
+    """How many views of which size a step takes."""
+
+    image_size: int = Field(
+        224, title="Image size", description="Side of the network's input in pixels.", ge=16
+    )
+    batch_size: int = Field(
+        16,
+        title="Batch size",
+        description="Images per step at the image size; more at the first size, for as many "
+        "pixels.",
+        ge=1,
+    )
+    first_size: int = Field(
+        144,
+        title="First size",
+        description="Side of the views in the first part of the run, in which images are cheap.",
+        ge=16,
+    )
+    first_part: float = Field(
+        0.0, title="First part", description="Part of the run with the first size.", ge=0, le=1
+    )
+
+    def plan(self, part: float) -> tuple[int, int]:
+        """Images of the next batch and their side, once ``part`` (0 to 1) of a run is over."""
+        if part >= self.first_part or self.first_size >= self.image_size:
+            return self.batch_size, self.image_size
+        images = self.batch_size * (self.image_size / self.first_size) ** 2
+        return round(images), self.first_size
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images and questions about them.
@@ -37,7 +71,9 @@ class Batch:
     images : Tensor of float32, shape (B, 3, S, S)
         RGB in [0, 1].
     words : tuple of str, length B * Q
-        Canonical words, Q for each image: those of the first image, then of the second...
+        Canonical words, Q for each image: those of the first image, then of the second... One of
+        them is :data:`clsclip.predict.regions.ANY_OBJECT` where a view shows one object's box; its
+        mask is the one of the object's word, and only pixels inside the box count.
     masks, valid : Tensor of bool, shape (B * Q, S, S)
         Mask of each word (empty for an absent one) and the pixels that count.
     located : Tensor of bool, shape (B * Q,)
@@ -121,7 +157,8 @@ class Sampler:
         present: list[frozenset[str]] = []
         absent: list[frozenset[str]] = []
         for index in self._rng.choice(len(self._sources), count, p=self._weights):
-            view = random_view(self._sources[index].draw(self._rng), size, self._rng)
+            drawn = self._sources[index].draw(self._rng)
+            view = random_view(drawn, size, self._rng, self._unseen)
             example = view.example
             visible = {word for word in example.masks if view.visible(word)}
             known = visible - self._unseen
@@ -133,7 +170,14 @@ class Sampler:
             captions.append(self._caption(view))
             vouched = view.valid()
             annotated = sorted(example.present - self._unseen)
-            for word in self._questions(index, known, weak, absent[-1], annotated):
+            room = self._pairs
+            if view.region is not None and view.region[0] in known:
+                words.append(ANY_OBJECT)
+                masks.append(view.mask(view.region[0]))
+                valid.append(vouched & view.boxed())
+                located.append(True)
+                room -= 1
+            for word in self._questions(index, room, known, weak, absent[-1], annotated):
                 words.append(word)
                 masks.append(view.mask(word) if word in known else torch.zeros_like(vouched))
                 valid.append(vouched)
@@ -155,6 +199,7 @@ class Sampler:
     def _questions(
         self,
         index: int,
+        count: int,
         known: set[str],
         weak: set[str],
         absent: frozenset[str],
@@ -162,14 +207,15 @@ class Sampler:
     ) -> list[str]:
         """Words to ask of a view; ``annotated`` ones where none is certainly absent."""
         rng = self._rng
-        chosen = [str(w) for w in rng.permutation(sorted(known))[: max(1, self._pairs // 2)]]
-        room = self._pairs // 2 + 1 - len(chosen)
+        half = count // 2 or int(rng.integers(2))
+        chosen = [str(w) for w in rng.permutation(sorted(known))[:half]]
+        room = min(half + 1, count) - len(chosen)
         chosen += [str(w) for w in rng.permutation(sorted(weak))[: max(room, 0)]]
         alike = sorted(
             {w for word in chosen for part in word.split() for w in self._parts[part]} & absent
         )
         own = [word for word in self._own[index] if word in absent]
-        while len(chosen) < self._pairs:
+        while len(chosen) < count:
             kind = rng.random()
             pool: Sequence[str] = ()
             if kind < ALIKE:

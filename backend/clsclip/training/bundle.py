@@ -15,7 +15,7 @@ from clsclip.model.checkpoint import load_model, save_model
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.regions.detector_config import DETECTOR_FOLDER, read_detector_config
-from clsclip.training.run import RUN_FILE
+from clsclip.training.run import METRICS_FILE, RUN_FILE
 
 
 class BundleSettings(Settings):
@@ -42,10 +42,9 @@ def bundle(settings: BundleSettings) -> Path:
     """
     folder = find_model(settings.model)
     config = read_config(folder)
-    recipe: dict[str, Any] = {"heads": _heads(config)}
-    clip_run = Path(config.base.source).parent / RUN_FILE
-    if clip_run.is_file():
-        recipe["clip"] = json.loads(clip_run.read_text())
+    recipe: dict[str, Any] = {
+        "pretraining": _pretraining(Path(config.base.source).parent), "heads": _heads(config)
+    }  # fmt: skip
     if settings.commit:
         recipe["commit"] = settings.commit
     output = Path(settings.output)
@@ -59,6 +58,20 @@ def bundle(settings: BundleSettings) -> Path:
     if settings.detector:
         shutil.copytree(settings.detector, output / DETECTOR_FOLDER)
     return output
+
+
+def _pretraining(run: Path) -> list[dict[str, Any]]:
+    """Recipes of a pre-training and of those that it went on from, the first one first."""
+    recipes: list[dict[str, Any]] = []
+    while (run / RUN_FILE).is_file():
+        recipe = json.loads((run / RUN_FILE).read_text())
+        reports = (run / METRICS_FILE).read_text().splitlines()
+        last = json.loads(reports[-1]) if reports else {"step": 0, "seconds": 0.0}
+        recipes.insert(0, {**recipe, "steps": last["step"], "seconds": last["seconds"]})
+        if not recipe.get("start"):
+            break
+        run = Path(recipe["start"])
+    return recipes
 
 
 def _heads(config: ModelConfig) -> list[dict[str, Any]]:

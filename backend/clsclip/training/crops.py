@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from clsclip.predict.regions import square_around
+from clsclip.predict.regions import Box, frame_around, inside
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.training.examples import Example
 
@@ -22,11 +22,17 @@ DIAMETERS: Final = (7.0, 110.0)
 PHOTO_PART: Final = (0.35, 1.0)
 """Range of the part of a photograph's shorter side that a view shows."""
 
-REGION_SHARE: Final = 0.4
-"""Share of photographs of which a view shows one object's box, as ClsCLIP+ does."""
+CLOSE_PART: Final = (0.06, 0.35)
+"""The same for close views: textures and edges, in which microscopists' words must not be seen."""
 
-REGION_MARGIN: Final = (0.0, 0.4)
-"""Range of the margin around such a box, as a part of its longer side."""
+CLOSE_SHARE: Final = 0.2
+"""Share of close views among those of photographs."""
+
+REGION_SHARE: Final = (0.5, 0.1)
+"""Share of views that show one object's box, as ClsCLIP+ does: of photographs, of microscopy."""
+
+REGION_JITTER: Final = 0.04
+"""Largest error of such a box, as a part of its height or width."""
 
 VISIBLE_PIXELS: Final = 12
 """Pixels of the original image from which on a word counts as visible in a view."""
@@ -46,6 +52,8 @@ class View:
     flipped : bool
     quarters : int
         Right-angled turns.
+    region : tuple of str and Box, or None
+        The word and the box of the object that the view shows, if it shows one.
     """
 
     example: Example
@@ -56,6 +64,7 @@ class View:
     width: int
     flipped: bool
     quarters: int
+    region: tuple[str, Box] | None = None
 
     @property
     def microscopy(self) -> bool:
@@ -70,26 +79,38 @@ class View:
 
     def image(self, rng: np.random.Generator) -> Tensor:
         """Relit RGB in [0, 1], float32, shape (3, S, S)."""
-        pixels = self._take(self.example.image, "symmetric" if self.microscopy else "edge")
+        mirrored = self.microscopy and self.region is None
+        pixels = self._take(self.example.image, "symmetric" if mirrored else "edge")
         scaled = resize(to_tensor(np.divide(pixels, 255, dtype=np.float32)), self._square)[0]
         return relight(scaled, self.microscopy, rng)
 
     def mask(self, word: str) -> Tensor:
         """Mask of a word that has one, bool, shape (S, S)."""
-        return self._scaled(self.example.masks[word], "symmetric" if self.microscopy else "zero")
+        return self._scaled(self.example.masks[word])
 
     def valid(self) -> Tensor:
         """Pixels whose masks are vouched for, bool, shape (S, S)."""
         known = torch.ones(self._square, dtype=torch.bool)
         if self.example.ignore is not None:
-            known &= ~self._scaled(self.example.ignore, "symmetric" if self.microscopy else "zero")
+            known &= ~self._scaled(self.example.ignore)
         return known
+
+    def boxed(self) -> Tensor:
+        """Pixels inside the box of the region (all, if there is none), bool, shape (S, S)."""
+        if self.region is None:
+            return torch.ones(self._square, dtype=torch.bool)
+        rows, columns = self.example.image.shape[:2]
+        filled = np.zeros((rows, columns), dtype=bool)
+        filled[inside(self.region[1], (rows, columns))] = True
+        return self._scaled(filled)
 
     @property
     def _square(self) -> tuple[int, int]:
         return (self.size, self.size)
 
-    def _scaled(self, plane: NDArray[np.bool_], fill: str) -> Tensor:
+    def _scaled(self, plane: NDArray[np.bool_]) -> Tensor:
+        mirrored = self.microscopy and self.region is None
+        fill = "symmetric" if mirrored else "zero"
         piece = torch.from_numpy(self._take(plane, fill).astype(np.float32))
         return resize(piece[None, None], self._square)[0, 0] >= 0.5
 
@@ -107,11 +128,17 @@ class View:
         return np.rot90(piece[:, ::-1] if self.flipped else piece, self.quarters)
 
 
-def random_view(example: Example, size: int, rng: np.random.Generator) -> View:
+def random_view(
+    example: Example,
+    size: int,
+    rng: np.random.Generator,
+    unseen: frozenset[str] = frozenset(),
+) -> View:
     """Choose a part of an example and its scale.
 
     Microscopy is zoomed so that its objects take any diameter of :data:`DIAMETERS`; of a
-    photograph the view shows a large part, or one object's box with a margin.
+    photograph the view shows a large part, or little. Of both it may show one object's box with
+    a margin.
 
     Parameters
     ----------
@@ -119,9 +146,14 @@ def random_view(example: Example, size: int, rng: np.random.Generator) -> View:
     size : int
         S, side of the view in model pixels.
     rng : numpy Generator
+    unseen : frozenset of str
+        Words whose boxes are not used.
     """
     rows, columns = example.image.shape[:2]
     flipped = bool(rng.random() < 0.5)
+    boxed = sorted((example.boxes.keys() & example.masks.keys()) - unseen)
+    if boxed and rng.random() < REGION_SHARE[example.diameter is not None]:
+        return _region(example, boxed[int(rng.integers(len(boxed)))], size, flipped, rng)
     if example.diameter is not None:
         low, high = np.log(DIAMETERS)
         zoom = float(np.exp(rng.uniform(low, high))) / example.diameter
@@ -129,12 +161,12 @@ def random_view(example: Example, size: int, rng: np.random.Generator) -> View:
         side = max(8, min(side, 2 * max(rows, columns)))
         top, left = _corner(rows, side, rng), _corner(columns, side, rng)
         return View(example, size, top, left, side, side, flipped, int(rng.integers(4)))
-    if example.boxes and rng.random() < REGION_SHARE:
-        return _region(example, size, flipped, rng)
     side = round(min(rows, columns) * rng.uniform(*PHOTO_PART))
-    if rng.random() < 0.25:
+    if rng.random() < CLOSE_SHARE:
+        side = round(min(rows, columns) * np.exp(rng.uniform(*np.log(CLOSE_PART))))
+    elif rng.random() < 0.25:
         side = max(rows, columns)
-    height = width = max(side, 8)
+    height = width = max(side, 16)
     if rng.random() < 0.5:
         stretch = float(np.exp(rng.uniform(-0.25, 0.25)))
         height, width = round(side * stretch), round(side / stretch)
@@ -149,15 +181,22 @@ def _corner(length: int, window: int, rng: np.random.Generator) -> int:
     return int(rng.integers(0, length - window + 1))
 
 
-def _region(example: Example, size: int, flipped: bool, rng: np.random.Generator) -> View:
-    words = sorted(example.boxes)
-    boxes = example.boxes[words[int(rng.integers(len(words)))]]
+def _region(
+    example: Example, word: str, size: int, flipped: bool, rng: np.random.Generator
+) -> View:
+    boxes = example.boxes[word]
     top, left, bottom, right = (float(v) for v in boxes[int(rng.integers(len(boxes)))])
-    down, across = rng.uniform(-0.08, 0.08, 2) * max(bottom - top, right - left)
-    moved = (top + down, left + across, bottom + down, right + across)
-    rows, columns = example.image.shape[:2]
-    square = square_around(moved, (rows, columns), rng.uniform(*REGION_MARGIN))
-    return View(example, size, square.top, square.left, square.side, square.side, flipped, 0)
+    errors = rng.uniform(-REGION_JITTER, REGION_JITTER, 4)
+    height, width = bottom - top, right - left
+    top, bottom = top + errors[0] * height, bottom + errors[1] * height
+    left, right = left + errors[2] * width, right + errors[3] * width
+    box = (top, left, bottom, right)
+    frame = frame_around(box)
+    quarters = int(rng.integers(4)) if example.diameter is not None else 0
+    return View(
+        example, size, frame.top, frame.left, frame.height, frame.width, flipped, quarters,
+        (word, box),
+    )  # fmt: skip
 
 
 def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor:

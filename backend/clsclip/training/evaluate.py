@@ -56,11 +56,11 @@ class EvaluateSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
     pairs: int = Field(
         4, title="Pairs", description="Largest number of words asked of one scene.", ge=1
     )
-    regions: Literal["none", "boxes"] = Field(
+    regions: Literal["none", "boxes", "manual"] = Field(
         "none",
         title="Regions",
         description="boxes: the annotated boxes are the region proposals, and are measured as "
-        "masks themselves too.",
+        "masks themselves too. manual: likewise, and as if a person vouched for their words.",
     )
     shuffled: bool = Field(
         False,
@@ -142,7 +142,7 @@ def evaluate(
             result = predictor.segment(
                 disturb(example.image, settings.change), [question.asked],
                 zoom=settings.zoom, templates=settings.templates,
-                regions={question.asked: question.boxes},
+                regions={question.asked: question.boxes}, vouched=settings.regions == "manual",
             )  # fmt: skip
             seconds += time.perf_counter() - started
             predicted = result.labels(settings.threshold) > 0
@@ -179,8 +179,8 @@ def _check(settings: EvaluateSettings) -> None:
         raise InvalidConfigError(
             "Give --images, --labels and --word, or --data with a data folder (or 'scenes')."
         )
-    if settings.regions == "boxes" and settings.change in SCALES:
-        raise InvalidConfigError("--regions boxes cannot be joined with a change of size.")
+    if settings.regions != "none" and settings.change in SCALES:
+        raise InvalidConfigError("--regions cannot be joined with a change of size.")
 
 
 def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
@@ -238,7 +238,7 @@ def _question(
 ) -> _Question:
     truth = example.masks.get(word)
     boxes: tuple[Box, ...] = ()
-    if settings.regions == "boxes":
+    if settings.regions != "none":
         rows = example.boxes.get(word, np.zeros((0, 4), np.float32))
         boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
     return _Question(

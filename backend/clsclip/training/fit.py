@@ -23,10 +23,10 @@ from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import RUN_MODEL, find_model
-from clsclip.training.batches import Batch, Sampler, random_prompt
+from clsclip.training.batches import Batch, Sampler, ViewSettings, random_prompt
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss
-from clsclip.training.run import Run, TrainingSettings
+from clsclip.training.run import Run
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.words import word_list
 
@@ -34,7 +34,7 @@ _MAX_PROMPTS: Final = 100_000
 """Remembered text tokens; a run uses some thousands."""
 
 
-class FitSettings(HeadSettings, TrainingSettings):
+class FitSettings(HeadSettings, ViewSettings):
     """What a head training run is asked for."""
 
     clip: str = Field(
@@ -46,7 +46,6 @@ class FitSettings(HeadSettings, TrainingSettings):
         description="Model whose head to go on from, trained on the same CLIP with the same shape; "
         "empty: a new head.",
     )
-    batch_size: int = Field(16, title="Batch size", description="Images per step.", ge=1)
     pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
     cycles: int = Field(
         1, title="Cycles", description="Cosine falls of the learning rate (warm restarts).", ge=1
@@ -95,7 +94,7 @@ def fit(
     seed = (settings.seed, clock.step)
     sampler = Sampler(
         list(sources.values()), shares(sources, settings.share),
-        plan=lambda: (settings.batch_size, settings.image_size), pairs=settings.pairs, seed=seed,
+        plan=lambda: settings.plan(clock.part(settings)), pairs=settings.pairs, seed=seed,
         unseen=word_list(settings.unseen),
     )  # fmt: skip
     train(

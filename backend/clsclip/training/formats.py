@@ -34,9 +34,9 @@ def _read_rgb(file: Path) -> NDArray[np.uint8]:
 class LabelFolder:
     """Images with label images of the same names, whose nonzero pixels are one word.
 
-    Different label values are different objects. Decoded images are kept in memory. Random
-    examples are drawn evenly over the looks that the folder has, so that a few stained images
-    among hundreds of fluorescence count.
+    Different label values are different objects. Decoded images are kept in memory. A random
+    example has each look that the folder has with a chance in proportion to the square root of
+    its images, so that a few stained images among hundreds of fluorescence count.
     """
 
     images: Path
@@ -89,7 +89,8 @@ class LabelFolder:
                 [index for index, found in enumerate(looks) if found == wanted]
                 for wanted in dict.fromkeys(looks)
             )
-        indices = self._looks[int(rng.integers(len(self._looks)))]
+        shares = np.sqrt([len(indices) for indices in self._looks])
+        indices = self._looks[int(rng.choice(len(shares), p=shares / shares.sum()))]
         return self[indices[int(rng.integers(len(indices)))]]
 
 

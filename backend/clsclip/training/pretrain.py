@@ -11,7 +11,7 @@ Words without masks, the unseen ones among them, only say that they are somewher
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -22,12 +22,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from clsclip.errors import CheckpointError
 from clsclip.model.clip import encode_text, normalise
 from clsclip.model.config import DEFAULT_TEMPLATES
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.training.batches import (
     Batch,
     Sampler,
+    ViewSettings,
     caption_matrix,
     random_prompt,
     target_matrix,
@@ -35,7 +37,7 @@ from clsclip.training.batches import (
 )
 from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
-from clsclip.training.run import Clock, Run, TrainingSettings
+from clsclip.training.run import Run, load_weights
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.tokenizer import EVERYDAY_WORDS, train_tokenizer
 from clsclip.training.words import spellings, word_list
@@ -52,11 +54,11 @@ PAIRS: Final = 4
 PRESENCE_WEIGHT: Final = 0.5
 """Weight of the image-level loss of words without masks, per pair of the batch."""
 
-OTHER_WORDS: Final = 64
+OTHER_WORDS: Final = 32
 """Words per step that were drawn from the vocabulary, beside those of the batch."""
 
 
-class PretrainSettings(TrainingSettings):
+class PretrainSettings(ViewSettings):
     """What a pre-training run is asked for."""
 
     width: int = Field(224, title="Width", description="Channels of the visual encoder.", ge=32)
@@ -64,20 +66,17 @@ class PretrainSettings(TrainingSettings):
     heads: int = Field(4, title="Heads", description="Attention heads of the visual encoder.")
     text_width: int = Field(192, title="Text width", description="Channels of the text encoder.")
     text_layers: int = Field(4, title="Text layers", description="Layers of the text encoder.")
-    image_size: int = Field(224, title="Image size", description="Side of the crops in pixels.")
-    first_size: int = Field(
-        144,
-        title="First size",
-        description="Side of the crops in the first part of the run, in which images are cheap.",
-    )
     first_part: float = Field(
         0.6, title="First part", description="Part of the run with the first size.", ge=0, le=1
     )
     batch_size: int = Field(
-        32,
-        title="Batch size",
-        description="Images per step at the final size; more at the first, for as many pixels.",
-        ge=2,
+        32, title="Batch size", description="Images per step at the image size.", ge=2
+    )
+    start: str = Field(
+        "",
+        title="Start",
+        description="Run directory of an earlier pre-training of the same size, to go on from its "
+        "weights and its tokenizer; empty: random weights.",
     )
 
 
@@ -168,13 +167,13 @@ def pretrain(
     Path
         Folder of the CLIP model, as ``CLIPModel.from_pretrained`` reads it.
     """
-    run = Run(output, settings, resume=resume)
     device = choose_device(settings.device)
     sources = training_sources(settings.data, settings.share, settings.seed)
     words = vocabulary(list(sources.values()))
-    forms = [form for word in words for form in spellings(word)]
-    texts = [t.format(form) for form in forms for t in DEFAULT_TEMPLATES]
-    tokenizer = train_tokenizer([*texts, *EVERYDAY_WORDS])
+    tokenizer = _tokenizer(settings.start, words)
+    run = Run(output, settings, resume=resume)
+    folder = output / TOWERS_FOLDER
+    tokenizer.save_pretrained(folder)
     clip = small_clip(settings, tokenizer)
     if device.type == "cpu":
         clip.set_attn_implementation("eager")  # its backward is faster on the CPU
@@ -182,13 +181,15 @@ def pretrain(
     pixel_text = PixelText(settings.width, settings.text_width, 16).to(device)
     contrast = nn.ParameterDict({"bias": nn.Parameter(torch.tensor(-5.0))}).to(device)
     modules = {"clip": clip, "pixel_text": pixel_text, "contrast": contrast}
+    if settings.start:
+        load_weights(Path(settings.start).expanduser(), modules)
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = decayed_adamw(parameters, settings.learning_rate, (0.9, 0.98))
     clock = run.load_state(modules, optimizer)
     seed = (settings.seed, clock.step)
     sampler = Sampler(
         list(sources.values()), shares(sources, settings.share),
-        plan=lambda: _plan(settings, clock), pairs=PAIRS, seed=seed,
+        plan=lambda: settings.plan(clock.part(settings)), pairs=PAIRS, seed=seed,
         unseen=word_list(settings.unseen), image_level=True,
     )  # fmt: skip
     rng = np.random.default_rng(seed)
@@ -197,18 +198,24 @@ def pretrain(
         run, modules, optimizer, clock, sampler, step, settings=settings,
         rate=lambda part: cosine_rate(part, warm_up=0.03), tell=tell,
     )  # fmt: skip
-    folder = output / TOWERS_FOLDER
     clip.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return folder
 
 
-def _plan(settings: PretrainSettings, clock: Clock) -> tuple[int, int]:
-    """Images of the next batch and their side."""
-    if clock.part(settings) >= settings.first_part:
-        return settings.batch_size, settings.image_size
-    images = settings.batch_size * (settings.image_size / settings.first_size) ** 2
-    return round(images), settings.first_size
+def _tokenizer(start: str, words: Sequence[str]) -> CLIPTokenizer:
+    """The tokenizer of the run to go on from, or a new one for some words."""
+    if not start:
+        forms = [form for word in words for form in spellings(word)]
+        texts = [t.format(form) for form in forms for t in DEFAULT_TEMPLATES]
+        return train_tokenizer([*texts, *EVERYDAY_WORDS])
+    folder = Path(start).expanduser() / TOWERS_FOLDER
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"'{start}' is no pre-training to go on from: it has no tokenizer. Give the run "
+            "directory of one to --start."
+        )
+    tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 class _Step:

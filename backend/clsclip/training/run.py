@@ -167,20 +167,53 @@ class Run:
         if not file.exists():
             return Clock()
         try:
-            with safe_open(file, framework="pt") as opened:
-                metadata = opened.metadata()
-                tensors: dict[str, Tensor] = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
-            for name, module in modules.items():
-                module.load_state_dict(_below(f"{name}/", tensors))
+            tensors, metadata = _load(file, modules)
             for index, parameter in enumerate(_parameters(optimizer)):
                 state: dict[str, Any] = _below(f"optimizer/{index}/", tensors)
                 if state:
                     optimizer.state[parameter] = state
             return Clock(int(metadata["step"]), float(metadata["seconds"]))
-        except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             raise CheckpointError(
                 f"'{file}' is not a checkpoint of this run ({error}). Remove it to start anew."
             ) from error
+
+
+def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Put the weights of another run's last checkpoint into modules of the same shapes.
+
+    Parameters
+    ----------
+    path : Path
+        Run directory.
+    modules : mapping of str to Module
+        Under the names that the run gave them.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no checkpoint, or it holds other modules or shapes.
+    """
+    try:
+        _load(path / STATE_FILE, modules)
+    except _UNREADABLE as error:
+        raise CheckpointError(
+            f"'{path}' holds no checkpoint of a run with these settings ({error}). Give the "
+            "directory of a run of the same kind and size."
+        ) from error
+
+
+_UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError)
+
+
+def _load(file: Path, modules: Mapping[str, nn.Module]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Fill the modules; returns all tensors and the notes of the file."""
+    with safe_open(file, framework="pt") as opened:
+        metadata: dict[str, str] = opened.metadata()
+        tensors: dict[str, Tensor] = {k: opened.get_tensor(k) for k in opened.keys()}  # noqa: SIM118
+    for name, module in modules.items():
+        module.load_state_dict(_below(f"{name}/", tensors))
+    return tensors, metadata
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
