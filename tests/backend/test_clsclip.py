@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,18 @@ from clsclip.errors import InvalidConfigError
 from clsclip.model.checkpoint import load_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
+from clsclip.model.presence import gate
 from clsclip.training.losses import mask_loss
 
 
-@pytest.fixture(params=[0, 8], ids=["paper", "detail"])
+@pytest.fixture(
+    params=[{}, {"detail_channels": 8}, {"detail_channels": 8, "presence": True}],
+    ids=["paper", "detail", "presence"],
+)
 def model(tiny_model: Path, request: pytest.FixtureRequest) -> ClsClip:
-    """With and without the decoder's look at the image itself."""
+    """As in the paper, with the decoder's look at the image itself, and with all of ours."""
     model = load_model(tiny_model)
-    settings = model.settings.model_copy(update={"detail_channels": request.param})
+    settings = model.settings.model_copy(update=request.param)
     return ClsClip(model.towers, settings).eval() if request.param else model
 
 
@@ -72,6 +77,30 @@ def test_words_share_the_shallow_layers(model: ClsClip) -> None:
         assert expected.shape == (2, 64, 48)
 
 
+def test_absent_words_lower_the_mask_and_present_ones_leave_it() -> None:
+    logits = torch.randn(3, 4, 5)
+    gated = gate(logits, torch.tensor([20.0, 0.0, -8.0]))
+    torch.testing.assert_close(gated[0], logits[0])
+    torch.testing.assert_close(gated[1], logits[1] - math.log(2))
+    torch.testing.assert_close(gated[2], logits[2] - 8, atol=1e-3, rtol=0)
+
+
+def test_presence_is_judged_by_image_and_word(model: ClsClip) -> None:
+    if not model.settings.presence:
+        assert model.answer(model.encode(torch.rand(1, 3, 64, 64)), torch.zeros(1, 32))[1] is None
+        return
+    words = model.text_cls(["nucleus", "airplane"])
+    both = model.encode(torch.rand(1, 3, 64, 64)).repeat(2)
+    logits, presence = model.answer(both, words)
+    assert presence is not None
+    assert presence.shape == (2,)
+    assert presence[0] != presence[1]
+    tokens = model.guide(both.shallow, words)
+    plain = model.decoder(tokens[:, 1:], both.grid, both.detail)
+    torch.testing.assert_close(logits, gate(plain, presence))
+    assert torch.equal(model.decode(both, words), logits)
+
+
 def test_detail_knows_no_word(model: ClsClip) -> None:
     pixels = torch.rand(1, 3, 64, 48)
     detail = model.encode(pixels).detail
@@ -92,7 +121,10 @@ def test_training_step_moves_the_head_only_and_reaches_every_projection(model: C
     frozen = {name: p.clone() for name, p in model.towers.state_dict().items()}
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {id(p) for p in trained} == {
-        id(p) for part in (model.projections, model.decoder) for p in part.parameters()
+        id(p)
+        for part in (model.projections, model.decoder, model.presence)
+        if part is not None
+        for p in part.parameters()
     }
     optimizer = torch.optim.AdamW(trained, lr=1e-2)
     before = {name: p.clone() for name, p in model.head_state().items()}

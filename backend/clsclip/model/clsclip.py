@@ -12,6 +12,7 @@ from clsclip.errors import InvalidConfigError
 from clsclip.model.clip import ClipTowers
 from clsclip.model.config import HeadSettings
 from clsclip.model.decoder import Decoder
+from clsclip.model.presence import Presence, gate
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Encoded:
 class ClsClip(nn.Module):
     """Frozen CLIP towers with one projection per replaced layer and a decoder.
 
-    Only the projections L^i and the decoder are trained. Text guides the image, never the
+    Only the projections L^i, the decoder and, where there is one, the look at a word's presence are
+    trained. Text guides the image, never the
     reverse.
 
     Parameters
@@ -75,6 +77,9 @@ class ClsClip(nn.Module):
             towers.width, settings.decoder_width, settings.decoder_heads,
             settings.decoder_layers, towers.patch_size, settings.detail_channels,
         )  # fmt: skip
+        self.presence = (
+            Presence(towers.width, settings.decoder_width) if settings.presence else None
+        )
 
     @property
     def first_replaced(self) -> int:
@@ -140,9 +145,23 @@ class ClsClip(nn.Module):
 
     def decode(self, encoded: Encoded, text_cls: Tensor) -> Tensor:
         """Foreground logits, shape (B, H, W), of one word per encoded image (Eq. 6 to 8)."""
-        patches = self.guide(encoded.shallow, text_cls)[:, 1:]
-        logits: Tensor = self.decoder(patches, encoded.grid, encoded.detail)
-        return logits
+        return self.answer(encoded, text_cls)[0]
+
+    def answer(self, encoded: Encoded, text_cls: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Foreground logits as :meth:`decode` gives them, and logits of each word's presence.
+
+        Returns
+        -------
+        Tensor, shape (B, H, W)
+        Tensor, shape (B,), or None
+            None for a head without :class:`Presence`.
+        """
+        tokens = self.guide(encoded.shallow, text_cls)
+        logits: Tensor = self.decoder(tokens[:, 1:], encoded.grid, encoded.detail)
+        if self.presence is None:
+            return logits, None
+        presence = self.presence(tokens)
+        return gate(logits, presence), presence
 
     def forward(self, pixels: Tensor, text_cls: Tensor) -> Tensor:
         """Foreground logits of one word per image.

@@ -47,6 +47,12 @@ class HeadSettings(Settings):
         "outlines; 0: none, as in the paper.",
         ge=0,
     )
+    presence: bool = Field(
+        False,
+        title="Presence",
+        description="Whether the head also judges from the whole view if the word is there at "
+        "all, and lowers the mask where it is not; the paper does not.",
+    )
     image_size: int = Field(
         352,
         title="Image size",

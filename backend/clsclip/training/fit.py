@@ -1,8 +1,8 @@
 """Train the ClsCLIP head on frozen towers (sections 3.3 and 5 of the paper).
 
-Only the projections L^i and the decoder move. Each step asks several words of each image, absent
-ones among them with an empty mask, so that the word matters; the layers below N1 run once per
-image.
+Only the projections L^i, the decoder and the look at a word's presence move. Each step asks
+several words of each image, absent ones among them with an empty mask, so that the word matters;
+the layers below N1 run once per image.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -29,6 +30,9 @@ from clsclip.training.losses import mask_loss
 from clsclip.training.run import Run
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.words import word_list
+
+PRESENCE_WEIGHT: Final = 0.3
+"""Weight of the cross-entropy of a word's presence, for heads that look at it."""
 
 _MAX_PROMPTS: Final = 100_000
 """Remembered text tokens; a run uses some thousands."""
@@ -86,8 +90,11 @@ def fit(
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = _start(settings.start, towers, head).to(device)
+    parts: dict[str, torch.nn.Module | None] = {
+        "projections": model.projections, "decoder": model.decoder, "presence": model.presence
+    }  # fmt: skip
     trained = torch.nn.ModuleDict(
-        {"projections": model.projections, "decoder": model.decoder}
+        {name: part for name, part in parts.items() if part is not None}
     ).train()
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
     clock = run.load_state({"head": trained}, optimizer)
@@ -142,15 +149,21 @@ class HeadLoss:
         self._known: dict[str, Tensor] = {}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Binary cross-entropy plus Dice over all (image, word) pairs of a batch."""
+        """Mask loss over all (image, word) pairs of a batch, and of the words' presence."""
         device = next(self._model.decoder.parameters()).device
         dtype = fast_dtype(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             with torch.no_grad():
                 text = self._text_cls(batch.words)
             encoded = self._model.encode(batch.images.to(device)).repeat(self._pairs)
-            logits = self._model.decode(encoded, text)
-        return {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}
+            logits, presence = self._model.answer(encoded, text)
+        losses = {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}
+        if presence is not None:
+            visible = batch.masks.flatten(1).any(1).to(device)
+            losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(
+                presence.float(), visible.float()
+            )
+        return losses
 
     def _text_cls(self, words: tuple[str, ...]) -> Tensor:
         """T^cls of each word in a random spelling and template, shape (B * Q, d)."""
