@@ -57,6 +57,10 @@ def commands(data: Path) -> Iterator[tuple[str, str]]:
     yield "scenes", f"--data scenes --unseen {UNSEEN}"
     yield "scenes, shuffled words", f"--data scenes --unseen {UNSEEN} --shuffled"
     yield "photographs, boxes", f"--data {data / 'coco_mini'} --regions boxes --unseen {UNSEEN}"
+    yield (
+        "photographs, boxes vouched for",
+        f"--data {data / 'coco_mini'} --regions manual --unseen {UNSEEN}",
+    )
     yield "photographs", f"--data {data / 'coco_mini'} --unseen {UNSEEN}"
     for change in CHANGES[1:]:
         yield f"nuclei, {change}", f"{nuclei(data)} --word nucleus --change {change}"
