@@ -355,6 +355,21 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert [each["layers"] for each in recipe["pretraining"]] == [5, 5]
     assert recipe["pretraining"][0]["steps"] > 0
     assert recipe["heads"][0]["steps"] > 0
+    frozen = recipe["heads"][0]
+    assert frozen["encoder_rate"] == 0
+    free = [*fit[:-1], str(tmp_path / "e"), "--start", str(tmp_path / "f"), "--encoder-rate", "0.1"]
+    assert main(free) == 0
+    assert main(["bundle", "--model", str(tmp_path / "e"), "--output", str(tmp_path / "b")]) == 0
+    recipe = json.loads((tmp_path / "b" / "config.json").read_text())["training"]
+    assert [head["encoder_rate"] for head in recipe["heads"]] == [0, 0.1]
+    assert len(recipe["pretraining"]) == 2
+    before, after = (
+        load_file(folder / "clip" / "model.safetensors")
+        for folder in (tmp_path / "q", tmp_path / "e" / "model")
+    )
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("vision_model.encoder") for name in changed)
+    assert not any(name.startswith("text_model") for name in changed)
     bundled = Predictor(str(tmp_path / "b"))
     image = np.zeros((64, 80), np.uint8)
     assert bundled.segment(image, ["car"]).probabilities.shape == (1, 64, 80)

@@ -42,9 +42,9 @@ def bundle(settings: BundleSettings) -> Path:
     """
     folder = find_model(settings.model)
     config = read_config(folder)
-    recipe: dict[str, Any] = {
-        "pretraining": _pretraining(Path(config.base.source).parent), "heads": _heads(config)
-    }  # fmt: skip
+    heads = _heads(config)
+    clip = Path(heads[0].get("clip", config.base.source))
+    recipe: dict[str, Any] = {"pretraining": _pretraining(clip.parent), "heads": heads}
     if settings.commit:
         recipe["commit"] = settings.commit
     output = Path(settings.output)

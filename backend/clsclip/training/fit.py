@@ -1,6 +1,7 @@
 """Train the ClsCLIP head on frozen towers (sections 3.3 and 5 of the paper).
 
-Only the projections L^i, the decoder and the look at a word's presence move. Each step asks
+Only the projections L^i, the decoder and the look at a word's presence move; the visual encoder
+only if ``encoder_rate`` is set, which the paper does not do. Each step asks
 several words of each image, absent ones among them with an empty mask, so that the word matters;
 the layers below N1 run once per image.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -54,6 +55,14 @@ class FitSettings(HeadSettings, ViewSettings):
     cycles: int = Field(
         1, title="Cycles", description="Cosine falls of the learning rate (warm restarts).", ge=1
     )
+    encoder_rate: float = Field(
+        0.0,
+        title="Encoder rate",
+        description="Learning rate of the visual encoder, as a part of the head's; 0: frozen, as "
+        "in the paper.",
+        ge=0,
+        le=1,
+    )
     description: str = Field("", title="Description", description="One line for lists of models.")
 
 
@@ -96,8 +105,14 @@ def fit(
     trained = torch.nn.ModuleDict(
         {name: part for name, part in parts.items() if part is not None}
     ).train()
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
-    clock = run.load_state({"head": trained}, optimizer)
+    modules: dict[str, torch.nn.Module] = {"head": trained}
+    groups: list[dict[str, Any]] = [{"params": list(trained.parameters())}]
+    if settings.encoder_rate:
+        modules["encoder"] = towers.clip.vision_model
+        rate = settings.learning_rate * settings.encoder_rate
+        groups.append({"params": _unfrozen(towers), "lr": rate})
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    clock = run.load_state(modules, optimizer)
     seed = (settings.seed, clock.step)
     sampler = Sampler(
         list(sources.values()), shares(sources, settings.share),
@@ -105,7 +120,7 @@ def fit(
         unseen=word_list(settings.unseen),
     )  # fmt: skip
     train(
-        run, {"head": trained}, optimizer, clock, sampler,
+        run, modules, optimizer, clock, sampler,
         HeadLoss(model, settings.pairs, np.random.default_rng(seed)), settings=settings,
         rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
     )  # fmt: skip
@@ -115,8 +130,19 @@ def fit(
         model.cpu(), path, source=str(source.absolute()) if source.is_dir() else settings.clip,
         description=settings.description,
         training={**settings.model_dump(mode="json"), "steps": clock.step},
+        bundle=torch.float32 if settings.encoder_rate else None,
     )  # fmt: skip
     return path
+
+
+def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
+    """The weights of the visual encoder that ClsCLIP uses, set free."""
+    visual = towers.clip.vision_model
+    parts = (visual.embeddings, visual.pre_layrnorm, visual.encoder)
+    parameters = [parameter for part in parts for parameter in part.parameters()]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    return parameters
 
 
 def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
