@@ -84,7 +84,7 @@ class UnknownModelError(NotFoundError):
 
 
 class ModelUnavailableError(ClsClipError):
-    """The model is known, but its weights cannot be had (no network, gated, removed)."""
+    """The model is known, but cannot be had: no network, gated, removed, a package missing."""
 
     code = "model_unavailable"
     http_status = 503

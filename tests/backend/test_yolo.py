@@ -20,11 +20,10 @@ from clsclip.errors import CheckpointError
 from clsclip.regions.detector_config import DETECTOR_FILE, DetectorConfig, small_architecture
 from clsclip.regions.yolo import (
     DETECTOR_WEIGHTS,
-    DetectionLoss,
     YoloDetector,
-    new_network,
     save_detector,
 )
+from clsclip.regions.yolo_network import DetectionLoss, new_network
 
 ARCHITECTURE = small_architecture(0.25)
 SIZE, STEPS = 96, 120
@@ -214,12 +213,12 @@ def refuse(*args, **kwargs):
     raise AssertionError("the network was asked")
 socket.getaddrinfo = socket.socket.connect = refuse
 import numpy as np
-from clsclip.regions import yolo
+from clsclip.regions import automatic, yolo_network
 from clsclip.regions.detector_config import small_architecture
 import clsclip.training.detect
 assert "ultralytics" not in sys.modules
 before, printed = dict(os.environ), np.get_printoptions()
-yolo.new_network(small_architecture(0.25), 1)
+yolo_network.new_network(small_architecture(0.25), 1)
 assert "ultralytics" in sys.modules
 assert dict(os.environ) == before, set(os.environ.items()) ^ set(before.items())
 assert np.get_printoptions() == printed

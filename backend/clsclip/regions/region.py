@@ -1,8 +1,15 @@
-"""What every generator of region proposals hands out."""
+"""What a generator of region proposals is, and what it hands out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Origin = Literal["detector", "open vocabulary", "tile", "drawn"]
+"""Kind of generator that a region comes from."""
 
 
 @dataclass(frozen=True)
@@ -12,13 +19,54 @@ class Region:
     Attributes
     ----------
     word : str
-        C_i, the class word.
+        C_i, the class word: the detector's own spelling where it has a vocabulary, else the word
+        that was asked for.
     score : float
         Confidence, 0 to 1.
     box : tuple of float
         R_i: top, left, bottom, right in image pixels, the last two exclusive.
+    origin : str
+        What proposed it.
     """
 
     word: str
     score: float
     box: tuple[float, float, float, float]
+    origin: Origin = "detector"
+
+
+class RegionGenerator(Protocol):
+    """Proposes where in an image to look for a word, zoomed in (section 3.4).
+
+    "I do not know this word" and "there is none in this image" are different answers: the first
+    one sends the question on to another generator, the second one does not.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a person calls it, to be read after "the": "detector 'cells.onnx'"."""
+
+    def knows(self, word: str) -> bool:
+        """Whether :meth:`propose` can be asked for this word. Does not look at any image."""
+
+    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+        """Regions that may show the word.
+
+        Parameters
+        ----------
+        rgb : ndarray of float32, shape (H, W, 3)
+            RGB in [0, 1].
+        word : str
+            As the user typed it.
+
+        Returns
+        -------
+        list of Region
+            Highest score first, boxes inside the image. Empty where the generator knows the word
+            and sees none of it.
+
+        Raises
+        ------
+        InvalidWordError
+            If the generator does not know the word.
+        """

@@ -1,21 +1,12 @@
-"""Region proposals by an Ultralytics YOLO, stored without pickle.
-
-The only module that imports ultralytics. Ultralytics is licensed under AGPL-3.0, unlike this
-project: whoever passes on, or serves over a network, a program that includes it has to heed that
-licence. It is imported when a network is first built, so that everything else starts without it.
-"""
+"""Detector directories: an Ultralytics YOLO that this project trained, stored without pickle."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -35,6 +26,14 @@ from clsclip.regions.detector_config import (
     read_detector_config,
 )
 from clsclip.regions.region import Region
+from clsclip.regions.suppression import DEFAULT_IOU, MOST_REGIONS
+from clsclip.regions.vocabulary import Vocabulary
+from clsclip.regions.yolo_network import DetectionLoss, best_boxes, new_network
+
+__all__ = [
+    "DEFAULT_CONFIDENCE", "DETECTOR_WEIGHTS", "GREY", "DetectionLoss", "YoloDetector",
+    "new_network", "save_detector",
+]  # fmt: skip
 
 DETECTOR_WEIGHTS: Final = "detector.safetensors"
 
@@ -45,12 +44,11 @@ GREY: Final = 0.5
 """Value of padding around images."""
 
 _STRIDE: Final = 32
-_GAINS: Final = SimpleNamespace(box=7.5, cls=0.5, dfl=1.5)  # the defaults of Ultralytics
 _NOT_STORED: Final = "num_batches_tracked"  # of batch normalisation; nothing reads it
 
 
 class YoloDetector:
-    """A trained detector.
+    """A trained detector, a :class:`clsclip.regions.region.RegionGenerator`.
 
     Parameters
     ----------
@@ -58,6 +56,8 @@ class YoloDetector:
         Detector directory: ``detector.json`` and ``detector.safetensors``.
     device : str
         As :func:`clsclip.model.device.choose_device` takes it.
+    confidence : float
+        Smallest score of a proposed region.
 
     Raises
     ------
@@ -66,10 +66,20 @@ class YoloDetector:
     DeviceError
     """
 
-    def __init__(self, folder: str | Path, *, device: str = "auto") -> None:
+    name: Final = "detector"
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        confidence: float = DEFAULT_CONFIDENCE,
+    ) -> None:
         folder = Path(folder)
         self._device = choose_device(device)
         self.config = read_detector_config(folder)
+        self._vocabulary = Vocabulary(self.config.words)
+        self._confidence = confidence
         network = _read_network(folder, self.config)
         network.fuse(verbose=False)
         self._network = network.to(self._device).eval()
@@ -81,11 +91,20 @@ class YoloDetector:
         """Class words that it knows."""
         return self.config.words
 
+    def knows(self, word: str) -> bool:
+        """Whether a typed word is one of its class words."""
+        return word in self._vocabulary
+
+    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+        """Regions of a word, as :class:`clsclip.regions.region.RegionGenerator` says."""
+        index = self._vocabulary.index(word)
+        return self._detect(rgb, self._confidence, DEFAULT_IOU, MOST_REGIONS, None, index)
+
     def detect(
         self,
         rgb: NDArray[np.float32],
         confidence: float = DEFAULT_CONFIDENCE,
-        iou: float = 0.6,
+        iou: float = DEFAULT_IOU,
         limit: int = 300,
         size: int | None = None,
     ) -> list[Region]:
@@ -111,14 +130,24 @@ class YoloDetector:
         list of Region
             Highest score first; boxes lie inside the image.
         """
-        from ultralytics.utils.nms import non_max_suppression
+        return self._detect(rgb, confidence, iou, limit, size, None)
 
+    def _detect(
+        self,
+        rgb: NDArray[np.float32],
+        confidence: float,
+        iou: float,
+        limit: int,
+        size: int | None,
+        only: int | None,
+    ) -> list[Region]:
+        """Objects of all class words, or of the one at place ``only``."""
         rows, columns = rgb.shape[:2]
         pixels, scale = _letterbox(rgb, size or self.config.image_size)
         with self._lock, torch.inference_mode():
             raw = self._network(pixels.to(self._device))[0]  # (1, 4 + words, anchors)
-            found = non_max_suppression(raw, confidence, iou, max_det=limit)[0].cpu().numpy()
-        corners = found[:, [1, 0, 3, 2]] / np.tile(scale, 2)
+            found = best_boxes(raw, len(self.words), confidence, iou, limit, only=only)
+        corners = found[:, :4] / np.tile(scale, 2)
         boxes = np.clip(corners, 0, np.array([rows, columns, rows, columns]))
         return [
             Region(self.words[int(row[5])], float(row[4]), (top, left, bottom, right))
@@ -141,66 +170,6 @@ def _letterbox(rgb: NDArray[np.float32], size: int) -> tuple[Tensor, NDArray[np.
     pixels = resize(to_tensor(rgb), (int(inside[0]), int(inside[1])))
     below, right = (-inside % _STRIDE).tolist()
     return F.pad(pixels, (0, right, 0, below), value=GREY), inside / shape
-
-
-def new_network(architecture: Architecture, classes: int) -> nn.Module:
-    """An untrained network; its weights are drawn from torch's global generator.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    classes : int
-
-    Returns
-    -------
-    Module
-        In training mode. Takes images of shape (B, 3, H, W) in [0, 1] whose sides are multiples
-        of 32.
-    """
-    with _private_import():
-        from ultralytics.nn.tasks import DetectionModel
-    return cast(nn.Module, DetectionModel(architecture.to_yaml(classes), ch=3, verbose=False))
-
-
-class DetectionLoss:
-    """The losses of YOLOv8 (task-aligned assignment).
-
-    Parameters
-    ----------
-    network : Module
-        From :func:`new_network`, on its device.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        from ultralytics.utils.loss import v8DetectionLoss
-
-        network.args = _GAINS  # type: ignore[assignment]
-        self._loss = v8DetectionLoss(network)
-
-    def __call__(
-        self, output: Mapping[str, Any], image: Tensor, word: Tensor, boxes: Tensor
-    ) -> dict[str, Tensor]:
-        """Weighted losses of a batch: ``box`` (CIoU), ``cls`` and ``dfl`` (sides of boxes).
-
-        Parameters
-        ----------
-        output : mapping
-            What the network returns in training mode.
-        image, word : Tensor of int64, shape (n,)
-            Place in the batch (ascending), and class, of every object.
-        boxes : Tensor of float32, shape (n, 4)
-            Top, left, bottom, right as parts (0 to 1) of the image's sides.
-        """
-        preds: dict[str, Any] = {name: output[name].float() for name in ("boxes", "scores")}
-        # Only shape and format of the features are read; anchors must not be bfloat16.
-        preds["feats"] = [
-            f.new_empty(1, dtype=torch.float32).expand(f.shape) for f in output["feats"]
-        ]
-        top, left, bottom, right = boxes.unbind(1)
-        centred = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-        targets = {"batch_idx": image, "cls": word, "bboxes": torch.stack(centred, dim=1)}
-        losses = self._loss(preds, targets)[0] / len(preds["scores"])
-        return dict(zip(("box", "cls", "dfl"), losses, strict=True))
 
 
 def save_detector(
@@ -275,22 +244,3 @@ def _read_network(folder: Path, config: DetectorConfig) -> Any:
             "detector directory again."
         ) from error
     return network
-
-
-@contextmanager
-def _private_import() -> Iterator[None]:
-    """Keep what importing ultralytics does to itself.
-
-    It would look for the network, write settings into the user's home, print a greeting, set
-    environment variables that child processes (and Qt) inherit, and change how numpy prints.
-    """
-    before, printing = dict(os.environ), np.get_printoptions()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(YOLO_OFFLINE="1", YOLO_VERBOSE="0", YOLO_CONFIG_DIR=folder)
-        try:
-            yield
-        finally:
-            for name in set(os.environ) - set(before):
-                del os.environ[name]
-            os.environ.update(before)
-            np.set_printoptions(**printing)
