@@ -23,7 +23,7 @@ from clsclip.training.evaluate import SCENE_SEED, EvaluateSettings, Evaluation, 
 from clsclip.training.examples import Source
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import find_sources
-from clsclip.training.words import spellings
+from clsclip.words import spellings
 
 UNSEEN = Path(__file__).with_name("unseen.txt")
 WRONG = ("airplane", "chair", "vessel")

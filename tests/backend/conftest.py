@@ -1,12 +1,14 @@
-"""A running service inside the test process, with a predictor that tests hold at a gate."""
+"""A running service with a predictor that tests hold at a gate, and data folders to train on."""
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import uvicorn
 from numpy.typing import NDArray
+from PIL import Image
 
 from clsclip.config import BackendSettings
 from clsclip.errors import CancelledError
@@ -153,3 +156,46 @@ def serve() -> Iterator[Callable[..., Service]]:
     yield start
     for stop in stops:
         stop()
+
+
+@pytest.fixture
+def data(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A label folder, COCO, Pascal VOC and class folders, made of disks and squares."""
+    root = tmp_path / "data"
+    disk = np.hypot(*(np.indices((64, 80)) - np.array([32, 40])[:, None, None])) < 12
+    picture = rng.integers(0, 60, (64, 80, 3), dtype=np.uint8)
+    picture[disk] += 180
+
+    def save(array: np.ndarray, *parts: str) -> None:
+        file = root.joinpath(*parts)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(array).save(file)
+
+    for part in ("train", "val"):
+        for index in range(3):
+            save(picture, "nuclei", part, "images", f"{index}.png")
+            save(disk.astype(np.uint16), "nuclei", part, "labels", f"{index}.png")
+    save(picture, "coco", "train2017", "1.png")
+    square = [20, 10, 40, 10, 40, 30, 20, 30]
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 3, "segmentation": [square], "iscrowd": 0,
+         "area": 400, "bbox": [20, 10, 20, 20]},
+        {"id": 2, "image_id": 1, "category_id": 1, "iscrowd": 1, "area": 50,
+         "segmentation": {"size": [64, 80], "counts": [0, 50, 5070]}, "bbox": [0, 0, 1, 50]},
+    ]  # fmt: skip
+    content = {
+        "images": [{"id": 1, "file_name": "1.png", "width": 80, "height": 64}],
+        "categories": [{"id": 1, "name": "person"}, {"id": 3, "name": "car"}],
+        "annotations": annotations,
+    }
+    (root / "coco" / "annotations").mkdir()
+    (root / "coco" / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    save(picture, "blood", "JPEGImages", "b.jpg")
+    box = "<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>30</xmax><ymax>60</ymax></bndbox>"
+    (root / "blood" / "Annotations").mkdir()
+    (root / "blood" / "Annotations" / "b.xml").write_text(
+        f"<annotation><object><name>RBC</name>{box}</object></annotation>"
+    )
+    for word in ("Car_side", "starfish"):
+        save(picture, "objects", word, "1.jpg")
+    return root

@@ -13,7 +13,7 @@ from clsclip.training.scenes.colours import COLOURS, vary
 from clsclip.training.scenes.shapes import SHAPES, draw_shape
 from clsclip.training.scenes.textures import MATERIALS, PATTERNS, Grid
 from clsclip.training.scenes.wording import article, counted, listed
-from clsclip.training.words import spellings
+from clsclip.words import spellings
 
 
 @pytest.fixture(scope="module")

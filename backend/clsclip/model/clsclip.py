@@ -42,9 +42,8 @@ class Encoded:
 class ClsClip(nn.Module):
     """Frozen CLIP towers with one projection per replaced layer and a decoder.
 
-    Only the projections L^i, the decoder and, where there is one, the look at a word's presence are
-    trained. Text guides the image, never the
-    reverse.
+    Only the projections L^i, the decoder and, where there is one, the look at a word's presence
+    are trained. Text guides the image, never the reverse.
 
     Parameters
     ----------

@@ -18,7 +18,6 @@ MARGIN: Final = 0.15
 SMALLEST: Final = 8
 """Side of a frame in pixels below which there is nothing to see."""
 
-
 ANY_OBJECT: Final = "object"
 """The word for whatever a region shows (ours). It learns from the masks of all seen words."""
 

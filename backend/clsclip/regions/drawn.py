@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.errors import InvalidConfigError
+from clsclip.predict.regions import Box
 from clsclip.regions.region import Region
 
 _CENTRE: Final = 0.5  # the middle of the first pixel is 0 in napari, its edge is 0 in a box
@@ -26,7 +27,7 @@ class DrawnBoxes:
 
     Attributes
     ----------
-    boxes : tuple of tuple of float
+    boxes : tuple of Box
         Top, left, bottom, right in image pixels, the last two exclusive, inside the image.
     dropped : tuple of str
         For each shape that shows nothing, why: "outside the image".
@@ -34,7 +35,7 @@ class DrawnBoxes:
         Rows and columns of the image.
     """
 
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[Box, ...]
     dropped: tuple[str, ...]
     shape: tuple[int, int]
 

@@ -8,6 +8,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from clsclip.predict.regions import Box
+
 Origin = Literal["detector", "open vocabulary", "tile", "drawn"]
 """Kind of generator that a region comes from."""
 
@@ -23,7 +25,7 @@ class Region:
         that was asked for.
     score : float
         Confidence, 0 to 1.
-    box : tuple of float
+    box : Box
         R_i: top, left, bottom, right in image pixels, the last two exclusive.
     origin : str
         What proposed it.
@@ -31,7 +33,7 @@ class Region:
 
     word: str
     score: float
-    box: tuple[float, float, float, float]
+    box: Box
     origin: Origin = "detector"
 
 

@@ -1,6 +1,6 @@
 """Which of a detector's class words a typed word means.
 
-Synonyms (:mod:`clsclip.training.words`) are not known here yet, only spellings.
+Only spellings; synonyms, which :func:`clsclip.words.canonical` knows, are not asked for yet.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from clsclip.errors import InvalidWordError
+from clsclip.predict.wording import without_article
+from clsclip.words import plural
 
-_ARTICLE: Final = re.compile(r"^(?:an?|the|some|all|any|every) (?=\S)")
 _LISTED: Final = 12
 
 
@@ -23,8 +24,7 @@ def normalised(word: str) -> str:
     ('cell phone', 'nucleus')
     """
     text = unicodedata.normalize("NFKC", word).casefold()
-    text = " ".join(re.sub(r"[-_]", " ", text).split()).rstrip(".")
-    return _ARTICLE.sub("", text)
+    return without_article(" ".join(re.sub(r"[-_]", " ", text).split()))
 
 
 class Vocabulary:
@@ -72,10 +72,4 @@ class Vocabulary:
 
 
 def _plural(word: str) -> str:
-    """English plural of a regular noun."""
-    text = normalised(word)
-    if text.endswith(("s", "x", "ch", "sh", "z")):
-        return f"{text}es"
-    if text.endswith("y") and text[-2:-1] not in "aeiou":
-        return f"{text[:-1]}ies"
-    return f"{text}s"
+    return plural(normalised(word))

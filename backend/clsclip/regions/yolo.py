@@ -28,12 +28,7 @@ from clsclip.regions.detector_config import (
 from clsclip.regions.region import Region
 from clsclip.regions.suppression import DEFAULT_IOU, MOST_REGIONS
 from clsclip.regions.vocabulary import Vocabulary
-from clsclip.regions.yolo_network import DetectionLoss, best_boxes, new_network
-
-__all__ = [
-    "DEFAULT_CONFIDENCE", "DETECTOR_WEIGHTS", "GREY", "DetectionLoss", "YoloDetector",
-    "new_network", "save_detector",
-]  # fmt: skip
+from clsclip.regions.yolo_network import best_boxes, new_network
 
 DETECTOR_WEIGHTS: Final = "detector.safetensors"
 

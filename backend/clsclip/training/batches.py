@@ -18,7 +18,7 @@ from clsclip.training.crops import View, random_view
 from clsclip.training.examples import Source
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import TrainingSettings
-from clsclip.training.words import spellings, withheld
+from clsclip.words import spellings, withheld
 
 _AHEAD: Final = 4
 """Batches prepared while the network computes."""
@@ -113,7 +113,7 @@ class Sampler:
     pairs : int
         Questions per image; about half of them about absent words where there are present ones.
     unseen : frozenset of str
-        Words whose masks are withheld, see :func:`clsclip.training.words.withheld`.
+        Words whose masks are withheld, see :func:`clsclip.words.withheld`.
     image_level : bool
         Use words without masks, the unseen ones among them, as words of whole images. False: as
         in the inductive setting of section 5 of the paper, they do not occur at all.

@@ -65,12 +65,13 @@ def _pretraining(run: Path) -> list[dict[str, Any]]:
     recipes: list[dict[str, Any]] = []
     while (run / RUN_FILE).is_file():
         recipe = json.loads((run / RUN_FILE).read_text())
-        reports = (run / METRICS_FILE).read_text().splitlines()
+        metrics = run / METRICS_FILE  # missing where a run was stopped before its first report
+        reports = metrics.read_text().splitlines() if metrics.is_file() else []
         last = json.loads(reports[-1]) if reports else {"step": 0, "seconds": 0.0}
         recipes.insert(0, {**recipe, "steps": last["step"], "seconds": last["seconds"]})
         if not recipe.get("start"):
             break
-        run = Path(recipe["start"])
+        run = Path(recipe["start"]).expanduser()
     return recipes
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from clsclip.errors import FileError, InvalidConfigError
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.regions.detector_config import DETECTOR_FOLDER, small_architecture
-from clsclip.regions.yolo import DetectionLoss, YoloDetector, new_network, save_detector
+from clsclip.regions.yolo import YoloDetector, save_detector
+from clsclip.regions.yolo_network import DetectionLoss, new_network
 from clsclip.training.detection_crops import (
     BoxedCrop,
     exact_words,
@@ -28,7 +29,7 @@ from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import Run, TrainingSettings
 from clsclip.training.sources import find_sources, shares
-from clsclip.training.words import withheld, word_list
+from clsclip.words import withheld, word_list
 
 _AHEAD: Final = 4
 """Batches prepared while the network computes."""
@@ -140,7 +141,7 @@ def detection_words(
     ----------
     sources : sequence of Source
     unseen : frozenset of str
-        Words whose boxes are withheld, see :func:`clsclip.training.words.withheld`.
+        Words whose boxes are withheld, see :func:`clsclip.words.withheld`.
 
     Raises
     ------

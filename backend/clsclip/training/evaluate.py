@@ -23,7 +23,7 @@ from clsclip.training.looks import look
 from clsclip.training.metrics import Scores
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import SCENES, find_sources
-from clsclip.training.words import canonical, withheld, word_list
+from clsclip.words import canonical, withheld, word_list
 
 SCENE_SEED: Final = 2**31
 """Seed of the scenes to measure with, which no training run uses."""

@@ -30,7 +30,7 @@ from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss
 from clsclip.training.run import Run
 from clsclip.training.sources import shares, training_sources
-from clsclip.training.words import word_list
+from clsclip.words import word_list
 
 PRESENCE_WEIGHT: Final = 0.3
 """Weight of the cross-entropy of a word's presence, for heads that look at it."""
@@ -90,7 +90,6 @@ def fit(
     Path
         The model directory.
     """
-    run = Run(output, settings, resume=resume)
     device = choose_device(settings.device)
     sources = training_sources(settings.data, settings.share, settings.seed)
     towers = load_towers(settings.clip)
@@ -99,6 +98,7 @@ def fit(
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = _start(settings.start, towers, head).to(device)
+    run = Run(output, settings, resume=resume)
     parts: dict[str, torch.nn.Module | None] = {
         "projections": model.projections, "decoder": model.decoder, "presence": model.presence
     }  # fmt: skip

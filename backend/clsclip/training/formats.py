@@ -22,7 +22,7 @@ from clsclip.image_files import IMAGE_ENDINGS, list_images, read_image
 from clsclip.predict.transforms import to_rgb
 from clsclip.training.examples import Example
 from clsclip.training.looks import look
-from clsclip.training.words import canonical
+from clsclip.words import canonical
 
 
 def _read_rgb(file: Path) -> NDArray[np.uint8]:

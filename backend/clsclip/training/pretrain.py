@@ -40,7 +40,7 @@ from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.run import Run, load_weights
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.tokenizer import EVERYDAY_WORDS, train_tokenizer
-from clsclip.training.words import spellings, word_list
+from clsclip.words import spellings, word_list
 
 TOWERS_FOLDER: Final = "clip"
 """Folder of the run directory that holds the CLIP model."""

@@ -29,6 +29,8 @@ RUN_FILE: Final = "run.json"
 METRICS_FILE: Final = "metrics.jsonl"
 STATE_FILE: Final = "state.safetensors"
 
+_UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError)
+
 
 class TrainingSettings(DeviceSettings):
     """What every training run is asked for."""
@@ -201,9 +203,6 @@ def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
             f"'{path}' holds no checkpoint of a run with these settings ({error}). Give the "
             "directory of a run of the same kind and size."
         ) from error
-
-
-_UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError)
 
 
 def _load(file: Path, modules: Mapping[str, nn.Module]) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -16,7 +16,7 @@ from clsclip.image_files import IMAGE_ENDINGS
 from clsclip.training.examples import Source
 from clsclip.training.formats import ClassFolders, CocoSource, LabelFolder, VocBoxes
 from clsclip.training.scenes import Scenes
-from clsclip.training.words import canonical
+from clsclip.words import canonical
 
 TRAIN_FOLDERS: Final = ("train", "train2017", "train2014")
 VAL_FOLDERS: Final = ("val", "val2017", "val2014")

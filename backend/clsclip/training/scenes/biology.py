@@ -17,7 +17,7 @@ from clsclip.training.scenes.stained import stained_section
 from clsclip.training.scenes.textures import smooth_noise
 from clsclip.training.scenes.transmitted import transmitted
 from clsclip.training.scenes.wording import Annotations, article, counted, listed
-from clsclip.training.words import spellings
+from clsclip.words import spellings
 
 WORDS: Final = (
     "nucleus", "cell", "filament", "vessel", "membrane", "spot", "bacterium", "tissue",

@@ -22,7 +22,7 @@ from clsclip.training.scenes.textures import (
     smooth_noise,
 )
 from clsclip.training.scenes.wording import Annotations, article, counted, listed
-from clsclip.training.words import plural
+from clsclip.words import plural
 
 WORDS: Final = (
     *SHAPES,
