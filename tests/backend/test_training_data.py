@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,26 @@ def test_uncertain_words_are_never_asked_as_absent(data: Path) -> None:
         assert not present & absent
         assert ("cell" in absent) is False
         assert ("nucleus" in absent) is False
+
+
+def test_a_rare_word_is_asked_where_it_is_absent_as_well(data: Path) -> None:
+    file = data / "coco" / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["categories"] += [{"id": 100 + n, "name": f"thing {n}"} for n in range(80)]
+    file.write_text(json.dumps(content))
+    sources = find_sources(data)
+    sampler = Sampler(
+        [sources["coco"], sources["nuclei"]], [1, 1], plan=lambda: (16, 32), pairs=2, seed=0
+    )
+    present = absent = 0
+    for _ in range(30):
+        batch = sampler.batch()
+        for word, mask in zip(batch.words, batch.masks, strict=True):
+            if word == "car":
+                present += bool(mask.any())
+                absent += not mask.any()
+    assert present > 50
+    assert absent > 0.25 * present, "eighty other words must not crowd it out"
 
 
 @pytest.mark.parametrize("image_level", [True, False])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,12 +23,19 @@ from clsclip.words import spellings, withheld
 _AHEAD: Final = 4
 """Batches prepared while the network computes."""
 
-ALIKE: Final = 0.35
+ALIKE: Final = 0.25
 """Share of absent words that have a part in common with a word of the view: "red star" where
 there is a red circle."""
 
-OWN: Final = 0.25
+OWN: Final = 0.2
 """Share of absent words that are other words of the same source."""
+
+RECENT: Final = 0.35
+"""Share of absent words that were lately asked where they are present: so a word is asked about as
+often where it is absent, however few its examples are, and has no head start."""
+
+_REMEMBERED: Final = 1000
+"""Present words that are remembered for that."""
 
 
 class ViewSettings(TrainingSettings):
@@ -145,6 +152,7 @@ class Sampler:
             tuple(sorted(set(s.words) & a)) for s, a in zip(sources, self._askable, strict=True)
         ]
         self._parts = _parts(vocabulary(sources))
+        self._recent: deque[str] = deque(maxlen=_REMEMBERED)
 
     def __iter__(self) -> Iterator[Batch]:
         """Endless batches, prepared ahead by one thread."""
@@ -215,6 +223,8 @@ class Sampler:
             {w for word in chosen for part in word.split() for w in self._parts[part]} & absent
         )
         own = [word for word in self._own[index] if word in absent]
+        recent = [word for word in self._recent if word in absent]
+        self._recent.extend(word for word in chosen if word in known)
         while len(chosen) < count:
             kind = rng.random()
             pool: Sequence[str] = ()
@@ -222,6 +232,8 @@ class Sampler:
                 pool = alike
             elif kind < ALIKE + OWN:
                 pool = own
+            elif kind < ALIKE + OWN + RECENT:
+                pool = recent
             if not pool:
                 pool = self._foreign(absent) or annotated
             if not pool:

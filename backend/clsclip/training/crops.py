@@ -28,6 +28,9 @@ CLOSE_PART: Final = (0.06, 0.35)
 CLOSE_SHARE: Final = 0.2
 """Share of close views among those of photographs."""
 
+GREY_SHARE: Final = 0.2
+"""Share of photographs whose colours are taken away, as scientific cameras do."""
+
 REGION_SHARE: Final = (0.5, 0.1)
 """Share of views that show one object's box, as ClsCLIP+ does: of photographs, of microscopy."""
 
@@ -216,6 +219,8 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
     """
     if microscopy:
         image = _restain(image, rng)
+    elif rng.random() < GREY_SHARE:
+        image = image.mean(0, keepdim=True).expand(3, -1, -1)
     if rng.random() < 0.5:
         image = image.clamp(1e-4, 1) ** float(np.exp(rng.uniform(-0.6, 0.6)))
     if rng.random() < 0.6:
