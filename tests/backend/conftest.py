@@ -52,6 +52,9 @@ class GatedPredictor:
         contrast_limits: tuple[float, float] | None = None,
         zoom: float | None = None,
         templates: bool = True,
+        regions: str = "none",
+        detector: str = "",
+        drawn: Sequence[tuple[float, float, float, float]] = (),
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
