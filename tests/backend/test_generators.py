@@ -127,6 +127,8 @@ def test_drawn_boxes_come_first_are_cut_off_and_vouched_for(
     vouched = plus.segment(image, ["dog"], regions={"dog": inside}, vouched=True)
     np.testing.assert_array_equal(mask(result), mask(vouched))
     assert (mask(result) != mask(plus.segment(image, ["dog"], regions={"dog": inside}))).any()
+    array = plus.segment(image, ["dog"], regions="auto", drawn=np.array(drawn))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(mask(array), mask(vouched))
     # of two words nobody said which box shows which
     two = plus.segment(image, ["dog", "cat"], regions="auto", drawn=drawn)
     unsaid = plus.segment(image, ["dog", "cat"], regions={"dog": inside, "cat": inside})

@@ -171,7 +171,7 @@ class Predictor:
         shape = (rgb.shape[0], rgb.shape[1])
         steps = _Steps(progress, cancelled)
         mode = regions if isinstance(regions, str) else "none"
-        self._generators.check(mode, checked, detector=detector, drawn=bool(drawn))
+        self._generators.check(mode, checked, detector=detector, drawn=len(drawn) > 0)
         proposals: tuple[Proposals, ...] = ()
         if isinstance(regions, str):
             if mode != "none":
@@ -208,7 +208,7 @@ class Predictor:
         drawn: Sequence[Box], zoom: float | None, steps: _Steps,
     ) -> tuple[Proposals, ...]:  # fmt: skip
         """Regions of each word."""
-        boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if drawn else None
+        boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if len(drawn) else None
         proposals = []
         steps.expect(len(words))
         with _device_faults(self.device):
