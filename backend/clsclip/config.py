@@ -6,7 +6,7 @@ read them from here. Nothing in this module imports torch.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,6 +27,10 @@ class Settings(BaseModel):
     """Base of all settings: frozen, and unknown keys are an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+RegionMode = Literal["none", "auto", "detector", "open-vocabulary", "tiles"]
+"""Where region proposals come from; see :class:`RegionSettings`."""
 
 
 class DeviceSettings(Settings):
@@ -76,6 +80,30 @@ class SegmentSettings(Settings):
         title="Prompt templates",
         description="Average the text token over the model's prompt templates "
         "('a photo of a {}') instead of using the bare word.",
+    )
+
+
+class DetectorSettings(Settings):
+    """Which detector may propose regions."""
+
+    detector: str = Field(
+        "",
+        title="Detector",
+        description="Detector directory or exported YOLO (.onnx) on the backend's machine; with "
+        "regions 'open-vocabulary', folder or hub name of a zero-shot detector of transformers. "
+        "Empty: the one that the model brings, if any.",
+    )
+
+
+class RegionSettings(DetectorSettings):
+    """Whether and how ClsCLIP+ zooms in on parts of an image."""
+
+    regions: RegionMode = Field(
+        "none",
+        title="Regions",
+        description="Parts of the image to zoom in on. none: look at the whole image. auto: the "
+        "first that there is of drawn boxes, a detector that knows the word, an open-vocabulary "
+        "detector on this machine, tiles. detector, open-vocabulary, tiles: that one.",
     )
 
 

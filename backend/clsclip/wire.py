@@ -13,6 +13,10 @@ GET      ``/v1/segment/ID``              :class:`Progress` of a running request
 DELETE   ``/v1/segment/ID``              204; the request ends with ``cancelled``
 =======  ==============================  ==========================================
 
+What a request does not use of :class:`RegionSettings <clsclip.config.RegionSettings>` and drawn
+boxes is not sent, nor are reasons where there are none: without regions, plugins and backends of
+before there were regions understand. With regions, an older backend refuses the key by name.
+
 ``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
 :mod:`clsclip.errors`. Nothing here imports torch.
 """
@@ -21,13 +25,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+)
 
-from clsclip.config import DEFAULT_THRESHOLD, MAX_WORD_LENGTH, MAX_WORDS, SegmentSettings
+from clsclip.config import (
+    DEFAULT_THRESHOLD,
+    MAX_WORD_LENGTH,
+    MAX_WORDS,
+    RegionSettings,
+    SegmentSettings,
+)
 from clsclip.errors import (
     InvalidConfigError,
     InvalidImageError,
@@ -44,7 +61,11 @@ TOKEN_VARIABLE: Final = "NAPARI_CLSCLIP_TOKEN"  # noqa: S105 - a name, no token
 REQUEST_ID_PATTERN: Final = "^[A-Za-z0-9_-]{1,64}$"
 """What a request id looks like; a UUID does."""
 
+MAX_DRAWN_BOXES: Final = 3000
+"""Drawn boxes per request."""
+
 _NUMBER_KINDS: Final = "buif"
+_REGION_FIELDS: Final = ("regions", "detector", "drawn")
 
 
 class Message(BaseModel):
@@ -109,7 +130,21 @@ class Progress(Message):
     total: int = Field(description="Steps known so far; 0 before the first is known.")
 
 
-class SegmentRequest(SegmentSettings):
+def _with_area(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    top, left, bottom, right = box
+    if not (top < bottom and left < right):
+        raise ValueError("a box is (top, left, bottom, right), with top < bottom and left < right")
+    return box
+
+
+DrawnBox = Annotated[
+    tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat], AfterValidator(_with_area)
+]
+"""Top, left, bottom, right in pixels of the image, the last two exclusive. The upper left corner
+of the first pixel is (0, 0): in coordinates of napari, where that is (-0.5, -0.5), add 0.5."""
+
+
+class SegmentRequest(SegmentSettings, RegionSettings):
     """What ``POST /v1/segment`` asks for, beside the image array."""
 
     words: tuple[str, ...]
@@ -117,6 +152,13 @@ class SegmentRequest(SegmentSettings):
         None,
         description="Values that are shown as black and white. None: the range of the dtype for "
         "uint8, else minimum and maximum of the image.",
+    )
+    drawn: tuple[DrawnBox, ...] = Field(
+        (),
+        max_length=MAX_DRAWN_BOXES,
+        description="Boxes that a person drew on the image, for regions 'auto': every word is "
+        "looked for inside them only. They may reach beyond the image. With one word, the person "
+        "vouches that they show it.",
     )
 
 
@@ -126,6 +168,7 @@ class _SegmentationMeta(Message):
     model_version: str
     zooms: tuple[float, ...]
     seconds: float
+    region_reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,6 +190,9 @@ class Segmentation:
         Model pixels per image pixel at which each word was segmented.
     seconds : float
         Time the computation took, without waiting in the queue.
+    region_reasons : tuple of str, length K or 0
+        For each word, in sentences for the user: where it was looked for, and why there. Empty
+        if no region proposals were asked for.
     """
 
     probabilities: NDArray[np.uint8]
@@ -155,6 +201,7 @@ class Segmentation:
     model_version: str
     zooms: tuple[float, ...]
     seconds: float
+    region_reasons: tuple[str, ...] = ()
 
     def labels(self, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.uint16]:
         """Class ids at a threshold.
@@ -235,7 +282,12 @@ def encode_segment_request(image: NDArray[Any], request: SegmentRequest) -> byte
         If the array holds anything but booleans, integers or real numbers.
     """
     _require_numbers(image)
-    return encode_npz(request.model_dump_json(), image=image)
+    unused = {
+        name
+        for name in _REGION_FIELDS
+        if getattr(request, name) == SegmentRequest.model_fields[name].default
+    }
+    return encode_npz(request.model_dump_json(exclude=unused), image=image)
 
 
 def decode_segment_request(body: bytes, max_bytes: int) -> tuple[NDArray[Any], SegmentRequest]:
@@ -275,8 +327,10 @@ def encode_segmentation(result: Segmentation) -> bytes:
         model_version=result.model_version,
         zooms=result.zooms,
         seconds=result.seconds,
+        region_reasons=result.region_reasons,
     )
-    return encode_npz(meta.model_dump_json(), probabilities=result.probabilities)
+    text = meta.model_dump_json(exclude_defaults=True)
+    return encode_npz(text, probabilities=result.probabilities)
 
 
 def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
@@ -306,6 +360,7 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
         probabilities.dtype != np.uint8
         or probabilities.ndim != 3
         or not 0 < len(probabilities) == len(meta.words) == len(meta.zooms)
+        or len(meta.region_reasons) not in (0, len(meta.words))
     ):
         raise InvalidRequestError(
             f"The backend's answer holds {probabilities.dtype} of shape {probabilities.shape}; "
@@ -313,7 +368,7 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
             "Plugin and backend should be the same version of napari-clsclip."
         )
     return Segmentation(probabilities, meta.words, meta.model, meta.model_version, meta.zooms,
-                        meta.seconds)  # fmt: skip
+                        meta.seconds, meta.region_reasons)  # fmt: skip
 
 
 _M = TypeVar("_M", bound=BaseModel)

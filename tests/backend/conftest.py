@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -39,6 +40,7 @@ class GatedPredictor:
         self.entered = threading.Event()
         self.gate = threading.Event()
         self.images: list[tuple[int, ...]] = []
+        self.regions: list[tuple[str, str, tuple[tuple[float, ...], ...]]] = []
 
     def __call__(self, model: str, *, device: str) -> GatedPredictor:
         assert device == "cpu"
@@ -52,12 +54,16 @@ class GatedPredictor:
         contrast_limits: tuple[float, float] | None = None,
         zoom: float | None = None,
         templates: bool = True,
+        regions: str = "none",
+        detector: str = "",
+        drawn: Sequence[tuple[float, float, float, float]] = (),
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
         assert progress is not None
         assert cancelled is not None
         self.images.append(image.shape)
+        self.regions.append((regions, detector, tuple(drawn)))
         progress(1, 2)
         self.entered.set()
         deadline = time.monotonic() + PATIENCE
@@ -156,6 +162,81 @@ def serve() -> Iterator[Callable[..., Service]]:
     yield start
     for stop in stops:
         stop()
+
+
+@pytest.fixture(scope="session")
+def disk() -> Callable[..., np.ndarray]:
+    """``disk(rows, columns, row, column, radius)``: a bright disk on grey, float32 RGB."""
+
+    def draw(rows: int, columns: int, row: float, column: float, radius: float) -> np.ndarray:
+        distance = np.hypot(np.arange(rows)[:, None] - row, np.arange(columns) - column)
+        plane = np.where(distance < radius, 0.9, 0.2).astype(np.float32)
+        return np.repeat(plane[..., None], 3, axis=2)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def disk_detector(
+    tmp_path_factory: pytest.TempPathFactory, disk: Callable[..., np.ndarray]
+) -> Path:
+    """Directory of a detector of disks: "dog" is a large one, "cat" a small one."""
+    import torch
+    from torch import nn
+
+    from clsclip.regions.detector_config import small_architecture
+    from clsclip.regions.yolo import save_detector
+    from clsclip.regions.yolo_network import DetectionLoss, new_network
+
+    size, steps, architecture = 96, 120, small_architecture(0.25)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    network = new_network(architecture, 2)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 0.2  # so few steps
+    loss = DetectionLoss(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)
+    for _ in range(steps):
+        images, words, boxes = [], [], []
+        for _ in range(4):
+            word = int(rng.integers(2))
+            radius = rng.uniform(18, 26) if word else rng.uniform(8, 12)
+            row, column = rng.uniform(radius, size - radius, 2)
+            images.append(disk(size, size, row, column, radius))
+            words.append(word)
+            boxes.append((row - radius, column - radius, row + radius, column + radius))
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+        targets = torch.tensor(np.array(boxes) / size, dtype=torch.float32)
+        losses = loss(network(pixels), torch.arange(4), torch.tensor(words), targets)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        falling.step()
+    folder = tmp_path_factory.mktemp("detectors") / "disks"
+    save_detector(
+        network, folder, words=("cat", "dog"), image_size=size, architecture=architecture,
+        training={"steps": steps},
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plus_model(
+    tiny_model: Path, disk_detector: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny model, which brings the detector of disks."""
+    folder = tmp_path_factory.mktemp("models") / "plus"
+    shutil.copytree(tiny_model, folder)
+    shutil.copytree(disk_detector, folder / "detector")
+    return folder
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No weights of the hub are on this machine."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from clsclip.cli.train import main
-from clsclip.errors import InvalidConfigError
+from clsclip.errors import CheckpointError, InvalidConfigError
 from clsclip.training.disturb import CHANGES, SCALES, disturb, disturb_mask
 from clsclip.training.evaluate import EvaluateSettings, Evaluation, evaluate
 from clsclip.training.looks import look
@@ -51,6 +51,21 @@ def test_boxes_are_measured_beside_the_model(
     assert {"seen", "unseen"} <= set(result.parts)
     assert result.parts["unseen"].classes == result.parts["seen"].classes == 1
     assert "boxes as masks" in capsys.readouterr().out
+
+
+def test_proposed_regions_are_measured_as_the_predictor_segments(
+    coco: Path, plus_model: Path, tmp_path: Path, no_hub: None
+) -> None:
+    found: dict[str, float] = {}
+    for mode in ("none", "auto", "tiles"):
+        settings = {"data": str(coco), "regions": mode, "model": str(plus_model), "threshold": 0.5}
+        result = evaluate(EvaluateSettings.model_validate(settings))
+        assert result.parts == {}  # no annotated boxes beside it
+        found[mode] = result.foreground
+    assert found["auto"] == found["tiles"] != found["none"]  # its detector knows neither word
+    missing = str(tmp_path / "no")
+    with pytest.raises(CheckpointError, match="There is no detector at"):
+        evaluate(EvaluateSettings(data=str(coco), regions="detector", detector=missing))
 
 
 def test_scenes_are_measured_with_own_and_with_other_words(tiny_model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,12 @@ def test_labels_that_are_there_stay(images: Path, tmp_path: Path, tiny_model: Pa
         (["{images}", "--words", "cell", "--model", "minni"], "no model 'minni'"),
         (["{images}", "--words", "cell", "--threshold", "2"], "--threshold"),
         (["{images}", "--words", "cell", "--device", "cuda:99"], "cuda:99"),
+        (["{images}", "--words", "cell", "--regions", "detector"], "There is no detector"),
+        (["{images}", "--words", "cell", "--detector", "x.onnx"], "regions 'none' does not use"),
+        (
+            ["{images}", "--words", "cell", "--regions", "auto", "--detector", "x.onnx"],
+            "There is no detector at 'x.onnx'",
+        ),
     ],
 )
 def test_usage_errors_exit_with_2_and_start_nothing(
@@ -100,6 +107,42 @@ def test_usage_errors_exit_with_2_and_start_nothing(
     assert main([*filled, "--output", str(output)]) == 2
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_regions_of_the_detector_and_why_they_were_chosen(
+    tmp_path: Path, plus_model: Path, tiny_model: Path, disk_detector: Path, no_hub: None,
+    disk: Callable[..., np.ndarray],
+) -> None:  # fmt: skip
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, radius in (("dog", 30), ("empty", 0)):
+        picture = (disk(100, 160, 60, 100, radius) * 255).astype(np.uint8)
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    arguments = [str(folder), "--words", "dog", "--threshold", "0.01", "--output"]
+    plus = [*arguments, str(tmp_path / "plus"), "--model", str(plus_model), "--regions", "auto"]
+    assert main(plus) == 0
+    why = {Path(row["file"]).stem: row["regions"] for row in rows(tmp_path / "plus")}
+    assert why == {
+        "dog": "Regions come from the detector, which knows 'dog'.",
+        "empty": "Regions come from the detector, which knows 'dog'. It found none: the whole "
+        "image was looked at.",
+    }
+    labels = imread(tmp_path / "plus" / "dog.tif")
+    assert labels[45:75, 85:115].all()
+    assert not labels[:10].any()
+    assert imread(tmp_path / "plus" / "empty.tif").all()
+    named = [*arguments, str(tmp_path / "named"), "--model", str(tiny_model)]
+    assert main([*named, "--regions", "detector", "--detector", str(disk_detector)]) == 0
+    np.testing.assert_array_equal(imread(tmp_path / "named" / "dog.tif"), labels)
+    tiles = [*arguments, str(tmp_path / "tiles"), "--model", str(plus_model)]
+    assert main([*tiles, "--regions", "tiles", "--words", "dog, nucleus"]) == 0
+    assert {row["regions"] for row in rows(tmp_path / "tiles")} == {
+        "Regions are overlapping tiles and the whole image."
+    }
+    without = [*arguments, str(tmp_path / "none"), "--model", str(plus_model)]
+    assert main(without) == 0
+    assert set(rows(tmp_path / "none")[0]) == {"file", "status", "seconds", "error"}
+    assert imread(tmp_path / "none" / "dog.tif").all()
 
 
 def test_two_images_of_one_name_are_refused(

@@ -76,6 +76,41 @@ def test_a_segmentation_is_the_predictor_s(
     assert health(service).loaded_models == (str(tiny_model),)
 
 
+def test_regions_are_the_predictor_s(serve: Any, plus_model: Path, disk: Any, no_hub: None) -> None:
+    image = (disk(100, 160, 60, 100, 30) * 255).astype(np.uint8)
+    service = serve(Predictor)
+    predictor = Predictor(str(plus_model), device="cpu")
+    for number, how in enumerate(
+        ({"regions": "detector"}, {"regions": "tiles", "zoom": 1.0},
+         {"regions": "auto", "drawn": ((-5.0, 100.0, 30.0, 999.0),)})
+    ):  # fmt: skip
+        asked = SegmentRequest(words=("dog",), model=str(plus_model), **how)
+        answer = service.post(f"r{number}", encode_segment_request(image, asked))
+        received = decode_segmentation(answer.content, MB)
+        expected = predictor.segment(image, ["dog"], **how)
+        assert received.region_reasons == expected.region_reasons
+        assert len(received.region_reasons) == 1
+        difference = received.probabilities.astype(int) - expected.probabilities
+        assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "code", "words"),
+    [
+        ({"regions": "tiles", "drawn": ((0, 0, 5, 5),)}, 422, "invalid_config", "drawn boxes"),
+        ({"regions": "detector"}, 422, "invalid_config", "There is no detector"),
+        ({"regions": "auto", "detector": "/no/where.onnx"}, 500, "checkpoint", "/no/where.onnx"),
+    ],
+)
+def test_regions_that_cannot_be_had(
+    serve: Any, tiny_model: Path, settings: dict[str, Any], status: int, code: str, words: str
+) -> None:
+    asked = SegmentRequest(words=("cell",), model=str(tiny_model), **settings)
+    answer = serve(Predictor).post("bad", encode_segment_request(np.zeros((9, 9)), asked))
+    assert error_of(answer)[:2] == (status, code)
+    assert words in error_of(answer)[2]
+
+
 def test_an_answer_of_many_pieces(serve: Any, gated: Any) -> None:
     gated.gate.set()
     image = np.zeros((1500, 1001), np.uint8)

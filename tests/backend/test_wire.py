@@ -124,6 +124,65 @@ def test_words_are_cleaned_on_arrival() -> None:
     assert decode_segment_request(body, MB)[1].words == ("red blood cell", "Nucleus")
 
 
+# ---- regions ----
+
+
+def meta_of(body: bytes) -> dict[str, Any]:
+    with np.load(io.BytesIO(body)) as members:
+        found: dict[str, Any] = json.loads(members["meta"].tobytes())
+    return found
+
+
+def test_regions_round_trip() -> None:
+    asked = SegmentRequest(
+        words=("cell",), regions="auto", detector="cells.onnx",
+        drawn=((-3.5, 0.0, 4.25, 1e6), (0.0, 0.0, 1.0, 1.0)),
+    )  # fmt: skip
+    assert decode_segment_request(encode_segment_request(np.zeros((2, 2)), asked), MB)[1] == asked
+    sent = Segmentation(
+        np.zeros((2, 2, 2), np.uint8), ("a", "b"), "m", "v", (1.0, 2.0), 0.0, ("Tiles.", "Boxes.")
+    )
+    assert decode_segmentation(encode_segmentation(sent), MB).region_reasons == sent.region_reasons
+
+
+def test_without_regions_older_plugins_and_backends_understand() -> None:
+    # what they know; they refuse any other key
+    request = encode_segment_request(np.zeros((2, 2)), SegmentRequest(words=("a",)))
+    assert set(meta_of(request)) == {"model", "zoom", "templates", "words", "contrast_limits"}
+    answer = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0)
+    known = {"words", "model", "model_version", "zooms", "seconds"}
+    assert set(meta_of(encode_segmentation(answer))) == known
+    tiles = encode_segment_request(np.zeros((2, 2)), SegmentRequest(words=("a",), regions="tiles"))
+    assert meta_of(tiles)["regions"] == "tiles"
+    assert not {"detector", "drawn"} & set(meta_of(tiles))
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ('"drawn": [[0, 0, 4, 4], [3, 0, 3, 4]]', r"'drawn\.1'.*top < bottom"),
+        ('"drawn": [[0, 5, 4, 4]]', r"'drawn\.0'.*left < right"),
+        ('"drawn": [[0, 0, 4, NaN]]', r"'drawn\.0\.3'.*finite"),
+        ('"drawn": [[0, 0, 4, Infinity]]', r"'drawn\.0\.3'.*finite"),
+        ('"drawn": [[0, 0, 4]]', r"'drawn\.0\.3'.*required"),
+        ('"drawn": [[0, 0, 4, 4, 4]]', r"'drawn\.0'.*at most 4"),
+        ('"drawn": [["a", 0, 4, 4]]', r"'drawn\.0\.0'.*number"),
+        ('"drawn": [' + ", ".join(["[0, 0, 1, 1]"] * 3001) + "]", "'drawn'.*at most 3000"),
+        ('"regions": "magic"', "'regions'.*'open-vocabulary'"),
+    ],
+)
+def test_wrong_regions_are_named(regions: str, message: str) -> None:
+    meta = npy(np.frombuffer(f'{{"words": ["a"], {regions}}}'.encode(), np.uint8))
+    with pytest.raises(InvalidRequestError, match=message):
+        decode_segment_request(archive(image=npy(np.zeros((2, 2))), meta=meta), MB)
+
+
+def test_reasons_that_do_not_belong_to_the_words_are_refused() -> None:
+    answer = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0, ("", ""))
+    with pytest.raises(InvalidRequestError, match="same version"):
+        decode_segmentation(encode_segmentation(answer), MB)
+
+
 # ---- labels ----
 
 

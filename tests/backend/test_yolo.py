@@ -1,4 +1,4 @@
-"""Detector directories, and a small detector that has learned where one disk is."""
+"""Detector directories, and the small detector that has learned where one disk is."""
 
 from __future__ import annotations
 
@@ -23,17 +23,10 @@ from clsclip.regions.yolo import (
     YoloDetector,
     save_detector,
 )
-from clsclip.regions.yolo_network import DetectionLoss, new_network
+from clsclip.regions.yolo_network import new_network
 
 ARCHITECTURE = small_architecture(0.25)
-SIZE, STEPS = 96, 120
-
-
-def disk(rows: int, columns: int, row: float, column: float, radius: float) -> np.ndarray:
-    """A bright disk on grey, float32 RGB."""
-    distance = np.hypot(np.arange(rows)[:, None] - row, np.arange(columns) - column)
-    plane = np.where(distance < radius, 0.9, 0.2).astype(np.float32)
-    return np.repeat(plane[..., None], 3, axis=2)
+SIZE = 96
 
 
 def save(network: nn.Module, folder: Path, words: tuple[str, ...] = ("cat", "dog")) -> Path:
@@ -52,35 +45,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> YoloDetector:
-    """A detector of disks: "dog" is a large one, "cat" a small one."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    network = new_network(ARCHITECTURE, 2)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.2  # so few steps
-    loss = DetectionLoss(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
-    falling = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=STEPS)
-    for _ in range(STEPS):
-        images, words, boxes = [], [], []
-        for _ in range(4):
-            word = int(rng.integers(2))
-            radius = rng.uniform(18, 26) if word else rng.uniform(8, 12)
-            row, column = rng.uniform(radius, SIZE - radius, 2)
-            images.append(disk(SIZE, SIZE, row, column, radius))
-            words.append(word)
-            boxes.append((row - radius, column - radius, row + radius, column + radius))
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-        targets = torch.tensor(np.array(boxes) / SIZE, dtype=torch.float32)
-        losses = loss(network(pixels), torch.arange(4), torch.tensor(words), targets)
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        falling.step()
-    folder = save(network, tmp_path_factory.mktemp("detectors") / "trained")
-    return YoloDetector(folder, device="cpu")
+def trained(disk_detector: Path) -> YoloDetector:
+    return YoloDetector(disk_detector, device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +60,7 @@ def test_boxes_are_in_the_pixels_of_the_image(
     centre: tuple[int, int],
     radius: int,
     word: str,
+    disk: Callable[..., np.ndarray],
 ) -> None:
     regions = trained.detect(disk(*shape, *centre, radius))
     scores = [region.score for region in regions]
@@ -110,7 +77,9 @@ def test_boxes_are_in_the_pixels_of_the_image(
         assert 0 <= left < right <= shape[1]
 
 
-def test_confidence_limit_and_overlap_thin_out_the_boxes(trained: YoloDetector) -> None:
+def test_confidence_limit_and_overlap_thin_out_the_boxes(
+    trained: YoloDetector, disk: Callable[..., np.ndarray]
+) -> None:
     picture = disk(96, 96, 40, 50, 22)
     every = trained.detect(picture, confidence=0.001, iou=1.0)
     assert len(trained.detect(picture, confidence=0.001, iou=1.0, limit=3)) == 3

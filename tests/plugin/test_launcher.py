@@ -24,6 +24,7 @@ from clsclip.errors import (
     BackendUnreachableError,
     CancelledError,
     ClsClipError,
+    InvalidConfigError,
     InvalidRequestError,
     RequestTooLargeError,
 )
@@ -36,6 +37,7 @@ MB = 2**20
 # Many windows of the tiny model: many seconds of work, in steps of a fraction of a second.
 LARGE = np.zeros((900, 900), np.uint8)
 ZOOM = 4.0
+MANY = tuple((float(k % 800), float(k // 4), k % 800 + 99.0, k // 4 + 99.0) for k in range(3000))
 
 
 def runs(pid: int) -> bool:
@@ -155,10 +157,29 @@ def test_segment(client: Client, tiny_model: Path, rng: np.random.Generator) -> 
     assert client.progress("one") is None
 
 
+def test_segment_in_drawn_boxes(client: Client, tiny_model: Path, rng: np.random.Generator) -> None:
+    image = rng.integers(0, 255, (50, 60, 3)).astype(np.uint8)
+    drawn = ((10.0, 20.0, 30.0, 99.0), (-9.0, -9.0, 5.0, 8.0))
+    asked = request_for(tiny_model, regions="auto", drawn=drawn)
+    result = client.segment(image, asked, "drawn")
+    inside = np.zeros((50, 60), bool)
+    inside[10:30, 20:] = inside[:5, :8] = True
+    np.testing.assert_array_equal(result.probabilities[0] > 0, inside)
+    assert result.region_reasons == ("Regions are the 2 boxes that you drew.",)
+    with pytest.raises(InvalidConfigError, match="regions 'tiles' does not use"):
+        client.segment(image, request_for(tiny_model, regions="tiles", drawn=drawn), "bad")
+    with pytest.raises(InvalidConfigError, match="There is no detector"):
+        client.segment(image, request_for(tiny_model, regions="detector"), "none")
+    whole = client.segment(image, request_for(tiny_model), "whole")
+    assert whole.region_reasons == ()
+    assert whole.probabilities.all()
+
+
+@pytest.mark.parametrize("how", [{"zoom": ZOOM}, {"regions": "auto", "drawn": MANY}])
 def test_health_and_cancel_while_it_computes(
-    backend: LocalBackend, client: Client, tiny_model: Path
+    backend: LocalBackend, client: Client, tiny_model: Path, how: dict[str, Any]
 ) -> None:
-    work = Segmenting(client, request_for(tiny_model, zoom=ZOOM))
+    work = Segmenting(client, request_for(tiny_model, **how))
     eventually(lambda: (step := client.progress(work.id)) is not None and step.done > 0)
     started = time.monotonic()
     assert client.health().running == 1

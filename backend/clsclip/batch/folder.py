@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from tifffile import imwrite
 
-from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.config import DEFAULT_THRESHOLD, RegionMode
 from clsclip.errors import ClsClipError, FileError
 from clsclip.image_files import list_images, read_image
 from clsclip.predict.predictor import Predictor
@@ -24,12 +24,16 @@ CLASSES_FILE: Final = "classes.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one file: a row of the manifest."""
+    """What became of one file: a row of the manifest.
+
+    ``regions`` says where the words were looked for, and why there, if regions were asked for.
+    """
 
     file: Path
     status: Literal["done", "failed"]
     seconds: float
     error: str = ""
+    regions: str = ""
 
 
 def collect_images(inputs: Sequence[Path]) -> list[Path]:
@@ -89,6 +93,8 @@ def label_files(
     threshold: float = DEFAULT_THRESHOLD,
     zoom: float | None = None,
     templates: bool = True,
+    regions: RegionMode = "none",
+    detector: str = "",
 ) -> Iterator[Outcome]:
     """Label files, write ``classes.csv`` and ``manifest.csv``, and go on after bad files.
 
@@ -101,7 +107,7 @@ def label_files(
         Word ``k`` gets class id ``k + 1``.
     output : Path
         Folder of the two tables.
-    threshold, zoom, templates
+    threshold, zoom, templates, regions, detector
         See :meth:`clsclip.predict.predictor.Predictor.segment`.
 
     Yields
@@ -122,11 +128,15 @@ def label_files(
             table.writerows(enumerate(words, start=1))
         with (output / MANIFEST_FILE).open("w", newline="") as stream:
             manifest = csv.writer(stream)
-            manifest.writerow(["file", "status", "seconds", "error"])
+            proposed = ["regions"] if regions != "none" else []
+            manifest.writerow(["file", "status", "seconds", "error", *proposed])
             for file, target in targets.items():
-                outcome = _label(predictor, file, target, words, threshold, zoom, templates)
-                row = (file, outcome.status, f"{outcome.seconds:.3f}", outcome.error)
-                manifest.writerow(row)
+                outcome = _label(
+                    predictor, file, target, words, threshold,
+                    zoom=zoom, templates=templates, regions=regions, detector=detector,
+                )  # fmt: skip
+                row = [str(file), outcome.status, f"{outcome.seconds:.3f}", outcome.error]
+                manifest.writerow([*row, outcome.regions] if proposed else row)
                 stream.flush()
                 yield outcome
     except OSError as error:
@@ -135,15 +145,16 @@ def label_files(
 
 def _label(
     predictor: Predictor, file: Path, target: Path, words: Sequence[str], threshold: float,
-    zoom: float | None, templates: bool,
+    **how: Any,
 ) -> Outcome:  # fmt: skip
     started = time.perf_counter()
     try:
-        result = predictor.segment(read_image(file), words, zoom=zoom, templates=templates)
+        result = predictor.segment(read_image(file), words, **how)
         write_labels(target, result.labels(threshold))
     except ClsClipError as error:
         return Outcome(file, "failed", time.perf_counter() - started, error.message)
-    return Outcome(file, "done", time.perf_counter() - started)
+    reasons = " ".join(dict.fromkeys(result.region_reasons))
+    return Outcome(file, "done", time.perf_counter() - started, regions=reasons)
 
 
 def write_labels(target: Path, labels: NDArray[np.uint16]) -> None:

@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
-from clsclip.config import DeviceSettings, SegmentSettings, ThresholdSettings
+from clsclip.config import DeviceSettings, RegionSettings, SegmentSettings, ThresholdSettings
 from clsclip.errors import ClsClipError
 from clsclip.wire import parse_words
 
 
-class LabelSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
+class LabelSettings(SegmentSettings, RegionSettings, ThresholdSettings, DeviceSettings):
     """Segmentation."""
 
 
@@ -58,10 +58,12 @@ def _label(args: argparse.Namespace) -> int:
     files = collect_images(args.inputs)
     targets = label_targets(files, args.output, overwrite=args.overwrite)
     predictor = Predictor(settings.model, device=settings.device)
+    predictor.check_proposals(words, settings.regions, settings.detector)
     failed = 0
     outcomes = label_files(
         predictor, targets, words, args.output,
         threshold=settings.threshold, zoom=settings.zoom, templates=settings.templates,
+        regions=settings.regions, detector=settings.detector,
     )  # fmt: skip
     for outcome in tqdm(outcomes, total=len(files), unit="image"):
         if outcome.status == "failed":

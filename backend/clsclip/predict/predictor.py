@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
+from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, RegionMode, SegmentSettings
 from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
@@ -23,6 +23,8 @@ from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import refined_zoom, whole_image_zoom
+from clsclip.regions.drawn import boxes_within
+from clsclip.regions.generators import Generators, Proposals
 from clsclip.wire import Segmentation, check_words
 
 WINDOWS_PER_BATCH: Final = 8
@@ -38,7 +40,8 @@ class Predictor:
     """A loaded model that turns images and words into foreground probabilities.
 
     An image is encoded once up to the first replaced layer; each further word costs only the
-    layers from there on. One predictor serves one thread at a time.
+    layers from there on. One predictor serves one thread at a time. A folder ``detector`` in the
+    model directory is the detector that proposes regions when it is asked to (ClsCLIP+).
 
     Parameters
     ----------
@@ -68,6 +71,26 @@ class Predictor:
         self.version = model_version(folder)
         self._model = load_model(folder).to(self.device, self.dtype)
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
+        self._generators = Generators(
+            folder, device=str(self.device), image_size=self._model.settings.image_size
+        )
+
+    def check_proposals(
+        self, words: Sequence[str], regions: RegionMode, detector: str = ""
+    ) -> None:
+        """Raise what :meth:`segment` would raise about regions, whatever the image.
+
+        Parameters
+        ----------
+        words, regions, detector
+            As :meth:`segment` takes them.
+
+        Raises
+        ------
+        InvalidConfigError, InvalidWordError, CheckpointError, ModelUnavailableError, DeviceError
+            See :meth:`clsclip.regions.generators.Generators.check`.
+        """
+        self._generators.check(regions, words, detector=detector)
 
     def segment(
         self,
@@ -77,7 +100,9 @@ class Predictor:
         contrast_limits: tuple[float, float] | None = None,
         zoom: float | None = None,
         templates: bool = True,
-        regions: Mapping[str, Sequence[Box]] | None = None,
+        regions: Mapping[str, Sequence[Box]] | RegionMode = "none",
+        detector: str = "",
+        drawn: Sequence[Box] = (),
         vouched: bool = False,
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
@@ -93,19 +118,30 @@ class Predictor:
         contrast_limits : tuple of float, optional
             Values shown as black and white; see :func:`clsclip.predict.transforms.to_rgb`.
         zoom : float, optional
-            Model pixels per image pixel. None: chosen per word, see :mod:`clsclip.predict.zoom`.
+            Model pixels per image pixel, also inside tiles; other regions fill the network's
+            input. None: chosen per word, see :mod:`clsclip.predict.zoom`; inside tiles
+            :data:`clsclip.regions.tiles.DEFAULT_ZOOM`.
         templates : bool
             Average the text token over prompt templates.
-        regions : mapping of str to sequence of Box, optional
-            Region proposals of words: top, left, bottom, right in image pixels. A word that has
-            some is looked for inside them only, each one zoomed in, and every pixel takes the
-            highest probability that a region gives it (Eq. 9, with the threshold left open).
+        regions : mapping of str to sequence of Box, or one of RegionMode
+            Region proposals of words: top, left, bottom, right in image pixels; or who proposes
+            them, see :class:`clsclip.config.RegionSettings`. A word that has some is looked for
+            inside them only, each one zoomed in, and every pixel takes the highest probability
+            that a region gives it (Eq. 9, with the threshold left open). A word that has none is
+            looked for in the whole image, also where a detector knows it and found nothing: by
+            Eq. 9 its mask would be empty, and what the detector misses would be lost (ours).
+        detector : str
+            Path of a detector, see :class:`clsclip.config.DetectorSettings`.
+        drawn : sequence of Box
+            Boxes that a person drew on this image, for ``regions="auto"``. If one word is asked
+            for, the person vouches that they show it; of several words, nobody said which box
+            shows which.
         vouched : bool
             A person says that every region shows its word. A pixel then takes the higher one of
             the probabilities of the word and of :data:`clsclip.predict.regions.ANY_OBJECT`, so
             that words which the model hardly knows get an outline too (ours).
         progress : callable, optional
-            Called with (steps done, steps known so far).
+            Called with (steps done, steps known so far). Proposing regions is a step per word.
         cancelled : callable, optional
             Asked between steps; an answer of True ends the work.
 
@@ -116,7 +152,10 @@ class Predictor:
         Raises
         ------
         InvalidImageError, InvalidWordError, InvalidConfigError
-            For input that cannot be segmented.
+            For input that cannot be segmented; the last two also if the regions that are asked
+            for cannot be had.
+        CheckpointError, ModelUnavailableError
+            If a detector that is asked for cannot be opened.
         CancelledError
             If ``cancelled`` said so.
         DeviceError
@@ -129,8 +168,17 @@ class Predictor:
                 f"The zoom is {zoom}; it must be above 0 and at most {_largest_zoom():g}."
             )
         rgb = to_rgb(image, contrast_limits)
-        proposed = check_regions(regions or {}, checked, (rgb.shape[0], rgb.shape[1]))
+        shape = (rgb.shape[0], rgb.shape[1])
         steps = _Steps(progress, cancelled)
+        mode = regions if isinstance(regions, str) else "none"
+        self._generators.check(mode, checked, detector=detector, drawn=len(drawn) > 0)
+        proposals: tuple[Proposals, ...] = ()
+        if isinstance(regions, str):
+            if mode != "none":
+                proposals = self._propose(rgb, checked, mode, detector, drawn, zoom, steps)
+                vouched = vouched or (len(checked) == 1 and proposals[0].drawn)
+            regions = dict(zip(checked, (p.boxes for p in proposals), strict=False))
+        proposed = check_regions(regions, checked, shape)
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
@@ -152,7 +200,27 @@ class Predictor:
             model_version=self.version,
             zooms=tuple(seen_at for _, seen_at in ordered),
             seconds=time.perf_counter() - started,
+            region_reasons=tuple(proposal.reason for proposal in proposals),
         )
+
+    def _propose(
+        self, rgb: NDArray[np.float32], words: Sequence[str], mode: RegionMode, detector: str,
+        drawn: Sequence[Box], zoom: float | None, steps: _Steps,
+    ) -> tuple[Proposals, ...]:  # fmt: skip
+        """Regions of each word."""
+        boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if len(drawn) else None
+        proposals = []
+        steps.expect(len(words))
+        with _device_faults(self.device):
+            for word in words:
+                steps.check()
+                proposals.append(
+                    self._generators.propose(
+                        rgb, word, mode, detector=detector, drawn=boxes, zoom=zoom
+                    )
+                )
+                steps.done()
+        return tuple(proposals)
 
     def _word(self, word: str, templates: bool) -> Tensor:
         """T^cls of a word, shape (d,), remembered."""

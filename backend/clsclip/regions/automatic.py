@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clsclip.errors import CheckpointError, ModelUnavailableError
+from clsclip.regions.detector_config import DETECTOR_FILE, DETECTOR_FOLDER
 from clsclip.regions.drawn import DrawnBoxes
 from clsclip.regions.open_vocabulary import OpenVocabularyDetector
 from clsclip.regions.region import RegionGenerator
@@ -38,7 +39,9 @@ def open_detector(path: str | Path, *, device: str = "auto") -> YoloDetector | Y
     Parameters
     ----------
     path : str or Path
-        Detector directory of this project, or an exported YOLO.
+        Detector directory of this project, or a folder that holds one (the output of
+        ``napari-clsclip-train detect``, or a model that brings its detector), or an exported
+        YOLO.
     device : str
         As :func:`clsclip.model.device.choose_device` takes it.
 
@@ -50,7 +53,8 @@ def open_detector(path: str | Path, *, device: str = "auto") -> YoloDetector | Y
     path = Path(path).expanduser()
     exported = path.name.lower().endswith(("_model", ".mlpackage"))  # formats that are folders
     if path.is_dir() and not exported:
-        return YoloDetector(path, device=device)
+        inner = path / DETECTOR_FOLDER
+        return YoloDetector(inner if (inner / DETECTOR_FILE).is_file() else path, device=device)
     return YoloFile(path, device=device)
 
 

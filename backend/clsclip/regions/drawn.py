@@ -6,6 +6,7 @@ were wrong.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from clsclip.errors import InvalidConfigError
 from clsclip.predict.regions import Box
 from clsclip.regions.region import Region
 
+_OUTSIDE: Final = "outside the image"
 _CENTRE: Final = 0.5  # the middle of the first pixel is 0 in napari, its edge is 0 in a box
 
 
@@ -113,6 +115,41 @@ def boxes_around(
     return DrawnBoxes(tuple(boxes), tuple(dropped), shape)
 
 
+def boxes_within(boxes: Sequence[Box], shape: tuple[int, int]) -> DrawnBoxes:
+    """Boxes that arrive as such, cut off at the edges of the image.
+
+    Parameters
+    ----------
+    boxes : sequence of Box
+        Top, left, bottom, right in image pixels, the last two exclusive; the upper left corner of
+        the first pixel is (0, 0). They may reach beyond the image; one that lies outside of it
+        is dropped, with the reason.
+    shape : tuple of int
+        Rows and columns of the image.
+
+    Raises
+    ------
+    InvalidConfigError
+        If a box is not finite or has no area.
+    """
+    kept: list[Box] = []
+    dropped = []
+    rows, columns = shape
+    for number, (top, left, bottom, right) in enumerate(boxes):
+        finite = all(map(math.isfinite, (top, left, bottom, right)))
+        if not (finite and top < bottom and left < right):
+            raise InvalidConfigError(
+                f"The drawn box {number}, ({top}, {left}, {bottom}, {right}), has no area. A box "
+                "is (top, left, bottom, right) in pixels, finite, with top < bottom and "
+                "left < right."
+            )
+        if top >= rows or left >= columns or bottom <= 0 or right <= 0:
+            dropped.append(_OUTSIDE)
+            continue
+        kept.append((max(top, 0.0), max(left, 0.0), min(bottom, rows), min(right, columns)))
+    return DrawnBoxes(tuple(kept), tuple(dropped), shape)
+
+
 def _why_not(corners: NDArray[np.float64], shape: tuple[int, int]) -> str | None:
     """Why a shape shows nothing of an image, or None if it shows something."""
     if not np.isfinite(corners).all():
@@ -121,5 +158,5 @@ def _why_not(corners: NDArray[np.float64], shape: tuple[int, int]) -> str | None
     if not (low < high).all():
         return "without an area"
     if (high <= 0).any() or (low >= shape).any():
-        return "outside the image"
+        return _OUTSIDE
     return None

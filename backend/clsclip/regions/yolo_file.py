@@ -86,7 +86,8 @@ class YoloFile:
 
 def _refuse_pickles(path: Path) -> None:
     """Raise for pickles and names of hub models, and for files that are not there."""
-    if path.suffix.lower() in _PICKLED and not path.is_dir():
+    nowhere = not path.suffix and len(path.parts) > 1 and not path.exists()  # and no hub name
+    if path.suffix.lower() in _PICKLED and not path.is_dir() and not nowhere:
         model = path if path.suffix else path.with_suffix(".pt")
         raise CheckpointError(
             f"The YOLO '{path}' is not read, because a file of that kind is a pickle or a program "

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from clsclip.config import RegionMode
 from clsclip.errors import (
     BusyError,
     CancelledError,
@@ -22,7 +23,7 @@ from clsclip.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from clsclip.wire import Progress, Segmentation, SegmentRequest
+from clsclip.wire import DrawnBox, Progress, Segmentation, SegmentRequest
 
 MAX_LOADED_MODELS: Final = 2
 """Models kept in memory; the least recently used one makes room."""
@@ -49,6 +50,9 @@ class Segmenter(Protocol):
         contrast_limits: tuple[float, float] | None = None,
         zoom: float | None = None,
         templates: bool = True,
+        regions: RegionMode = "none",
+        detector: str = "",
+        drawn: Sequence[DrawnBox] = (),
         progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
@@ -278,6 +282,9 @@ class JobQueue:
                 contrast_limits=request.contrast_limits,
                 zoom=request.zoom,
                 templates=request.templates,
+                regions=request.regions,
+                detector=request.detector,
+                drawn=request.drawn,
                 progress=job.report,
                 cancelled=job.ended,
             )

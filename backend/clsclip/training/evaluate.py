@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from clsclip.config import DeviceSettings, SegmentSettings, Settings, ThresholdSettings
+from clsclip.config import (
+    DetectorSettings,
+    DeviceSettings,
+    RegionMode,
+    SegmentSettings,
+    Settings,
+    ThresholdSettings,
+)
 from clsclip.errors import InvalidConfigError
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.regions import Box, inside
@@ -25,11 +32,14 @@ from clsclip.training.scenes import Scenes
 from clsclip.training.sources import SCENES, find_sources
 from clsclip.words import canonical, withheld, word_list
 
+_ANNOTATED: Final = ("boxes", "manual")
+"""Regions that are the annotated boxes."""
+
 SCENE_SEED: Final = 2**31
 """Seed of the scenes to measure with, which no training run uses."""
 
 
-class EvaluateSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
+class EvaluateSettings(SegmentSettings, DetectorSettings, ThresholdSettings, DeviceSettings):
     """What an evaluation is asked for."""
 
     images: str = Field(
@@ -56,11 +66,14 @@ class EvaluateSettings(SegmentSettings, ThresholdSettings, DeviceSettings):
     pairs: int = Field(
         4, title="Pairs", description="Largest number of words asked of one scene.", ge=1
     )
-    regions: Literal["none", "boxes", "manual"] = Field(
-        "none",
-        title="Regions",
-        description="boxes: the annotated boxes are the region proposals, and are measured as "
-        "masks themselves too. manual: likewise, and as if a person vouched for their words.",
+    regions: Literal["none", "auto", "detector", "open-vocabulary", "tiles", "boxes", "manual"] = (
+        Field(
+            "none",
+            title="Regions",
+            description="boxes: the annotated boxes are the region proposals, and are measured as "
+            "masks themselves too. manual: likewise, and as if a person vouched for their words. "
+            "The others are those of the label command.",
+        )
     )
     shuffled: bool = Field(
         False,
@@ -142,7 +155,8 @@ def evaluate(
             result = predictor.segment(
                 disturb(example.image, settings.change), [question.asked],
                 zoom=settings.zoom, templates=settings.templates,
-                regions={question.asked: question.boxes}, vouched=settings.regions == "manual",
+                regions=_regions(settings, question), detector=settings.detector,
+                vouched=settings.regions == "manual",
             )  # fmt: skip
             seconds += time.perf_counter() - started
             predicted = result.labels(settings.threshold) > 0
@@ -179,8 +193,17 @@ def _check(settings: EvaluateSettings) -> None:
         raise InvalidConfigError(
             "Give --images, --labels and --word, or --data with a data folder (or 'scenes')."
         )
-    if settings.regions != "none" and settings.change in SCALES:
-        raise InvalidConfigError("--regions cannot be joined with a change of size.")
+    if settings.regions in _ANNOTATED and settings.change in SCALES:
+        raise InvalidConfigError("Annotated regions cannot be joined with a change of size.")
+
+
+def _regions(
+    settings: EvaluateSettings, question: _Question
+) -> Mapping[str, Sequence[Box]] | RegionMode:
+    """What the predictor takes for regions."""
+    if settings.regions == "boxes" or settings.regions == "manual":  # noqa: PLR1714 - for mypy
+        return {question.asked: question.boxes}
+    return settings.regions
 
 
 def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
@@ -238,7 +261,7 @@ def _question(
 ) -> _Question:
     truth = example.masks.get(word)
     boxes: tuple[Box, ...] = ()
-    if settings.regions != "none":
+    if settings.regions in _ANNOTATED:
         rows = example.boxes.get(word, np.zeros((0, 4), np.float32))
         boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
     return _Question(

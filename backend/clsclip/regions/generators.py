@@ -1,0 +1,203 @@
+"""The generators that one model can ask for regions, and what they propose for a word."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clsclip.config import RegionMode
+from clsclip.errors import InvalidConfigError
+from clsclip.predict.regions import Box
+from clsclip.regions.automatic import Choice, choose, open_detector
+from clsclip.regions.detector_config import DETECTOR_FOLDER
+from clsclip.regions.drawn import DrawnBoxes
+from clsclip.regions.open_vocabulary import DEFAULT_OPEN_VOCABULARY, OpenVocabularyDetector
+from clsclip.regions.region import Region, RegionGenerator
+from clsclip.regions.tiles import DEFAULT_ZOOM, Tiles
+from clsclip.regions.vocabulary import Vocabulary
+from clsclip.regions.yolo import YoloDetector
+from clsclip.regions.yolo_file import YoloFile
+
+_OPEN_DETECTORS: Final = 2
+"""Detectors kept in memory beside each other; the least recently used one makes room."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Where to look for a word in an image.
+
+    Attributes
+    ----------
+    regions : tuple of Region
+        Highest score first. Empty: a detector knows the word and sees none of it.
+    reason : str
+        What was chosen and why, and what it means that there are no regions; for the user.
+    """
+
+    regions: tuple[Region, ...]
+    reason: str
+
+    @property
+    def boxes(self) -> list[Box]:
+        """Boxes of the regions, in their order."""
+        return [region.box for region in self.regions]
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a person drew the regions."""
+        return any(region.origin == "drawn" for region in self.regions)
+
+
+class Generators:
+    """The generators of one model; each is opened when it is first needed, and kept.
+
+    Parameters
+    ----------
+    model : Path
+        Model directory. Its folder ``detector``, if there is one, is the detector that the model
+        brings.
+    device : str
+        As :func:`clsclip.model.device.choose_device` takes it.
+    image_size : int
+        Side of the network's input in pixels.
+    open_vocabulary : str or Path
+        What ``auto`` takes for words that no detector knows, if it is on this machine.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        device: str,
+        image_size: int,
+        open_vocabulary: str | Path = DEFAULT_OPEN_VOCABULARY,
+    ) -> None:
+        self._bundled = model / DETECTOR_FOLDER
+        self._image_size = image_size
+        self._default_source = str(open_vocabulary)
+        self._detector = functools.lru_cache(_OPEN_DETECTORS)(
+            functools.partial(open_detector, device=device)
+        )
+        self._open_vocabulary = functools.lru_cache(_OPEN_DETECTORS)(
+            functools.partial(OpenVocabularyDetector, device=device)
+        )
+
+    def check(
+        self, mode: RegionMode, words: Sequence[str], *, detector: str = "", drawn: bool = False
+    ) -> None:
+        """Raise what :meth:`propose` would raise for any image.
+
+        Parameters
+        ----------
+        mode, detector
+            As :meth:`propose` takes them.
+        words : sequence of str
+        drawn : bool
+            Whether there are drawn boxes.
+
+        Raises
+        ------
+        InvalidConfigError
+            If a detector or boxes are given that the mode does not use, or the mode asks for a
+            detector and there is none.
+        InvalidWordError
+            If the mode asks for a detector that does not know a word.
+        CheckpointError, ModelUnavailableError, DeviceError
+            If a detector that is asked for cannot be opened.
+        """
+        if drawn and mode != "auto":
+            raise InvalidConfigError(
+                f"There are drawn boxes, which regions '{mode}' does not use. Choose regions "
+                "'auto', or leave the boxes out."
+            )
+        if detector and mode in ("none", "tiles"):
+            raise InvalidConfigError(
+                f"The detector '{detector}' is named, which regions '{mode}' does not use. Choose "
+                "regions 'auto' or 'detector', or leave the detector out."
+            )
+        if mode == "open-vocabulary":
+            self._open_vocabulary(detector or self._default_source).load()
+        elif mode == "detector":
+            vocabulary = Vocabulary(self._asked_for(detector).words)
+            for word in words:
+                vocabulary.index(word)  # raises if it does not know the word
+        elif detector:
+            self._detector(detector)
+
+    def propose(
+        self,
+        rgb: NDArray[np.float32],
+        word: str,
+        mode: RegionMode,
+        *,
+        detector: str = "",
+        drawn: DrawnBoxes | None = None,
+        zoom: float | None = None,
+    ) -> Proposals:
+        """Where to look for a word, once :meth:`check` has let the settings pass.
+
+        Parameters
+        ----------
+        rgb : ndarray of float32, shape (H, W, 3)
+            RGB in [0, 1].
+        word : str
+            As the user typed it.
+        mode : str
+            One of :data:`clsclip.config.RegionMode` but ``none``. ``auto`` passes over a broken
+            detector of the model, but not over one that ``detector`` names.
+        detector : str
+            See :class:`clsclip.config.DetectorSettings`.
+        drawn : DrawnBoxes, optional
+            Boxes on this image, for ``auto``.
+        zoom : float, optional
+            Model pixels per image pixel inside tiles; by default
+            :data:`clsclip.regions.tiles.DEFAULT_ZOOM`.
+
+        Raises
+        ------
+        InvalidConfigError, InvalidWordError, CheckpointError, ModelUnavailableError, DeviceError
+            As :meth:`check`.
+        """
+        tiles = Tiles(zoom or DEFAULT_ZOOM, image_size=self._image_size)
+        choice = self._choose(word, mode, detector, drawn, tiles)
+        regions = tuple(choice.generator.propose(rgb, word))
+        if regions:
+            return Proposals(regions, choice.reason)
+        return Proposals((), f"{choice.reason} It found none: the whole image was looked at.")
+
+    def _choose(
+        self, word: str, mode: RegionMode, detector: str, drawn: DrawnBoxes | None, tiles: Tiles
+    ) -> Choice:
+        if mode == "tiles":
+            return Choice(tiles, "Regions are overlapping tiles and the whole image.")
+        if mode == "open-vocabulary":
+            chosen = self._open_vocabulary(detector or self._default_source)
+            return Choice(chosen, f"Regions come from the {chosen.name}.")
+        if mode == "detector":
+            asked = self._asked_for(detector)
+            return Choice(asked, f"Regions come from the {asked.name}, which knows '{word}'.")
+        detectors: list[Callable[[], RegionGenerator]] = []
+        if detector:
+            named = self._detector(detector)  # raises: a person named it
+            detectors.append(lambda: named)
+        if self._bundled.is_dir():
+            detectors.append(functools.partial(self._detector, str(self._bundled)))
+        return choose(
+            word, drawn=drawn, detectors=detectors, tiles=tiles,
+            open_vocabulary=self._open_vocabulary(self._default_source),
+        )  # fmt: skip
+
+    def _asked_for(self, detector: str) -> YoloDetector | YoloFile:
+        """The detector that is named, else the one that the model brings."""
+        if not detector and not self._bundled.is_dir():
+            raise InvalidConfigError(
+                "There is no detector: none is named, and the model brings none. Name a detector "
+                "directory or an exported YOLO (.onnx), or choose regions 'auto' or 'tiles'."
+            )
+        return self._detector(detector or str(self._bundled))
