@@ -16,6 +16,9 @@ DEFAULT_MODEL: Final = "mini"
 DEFAULT_THRESHOLD: Final = 0.5
 """Foreground probability from which a pixel belongs to a word."""
 
+DEFAULT_MIN_AREA: Final = 16
+"""Pixels below which a single object is dropped."""
+
 MAX_WORDS: Final = 64
 """Words per request."""
 
@@ -49,6 +52,23 @@ class ThresholdSettings(Settings):
         description="Foreground probability from which a pixel belongs to a word.",
         gt=0,
         le=1,
+    )
+
+
+class InstanceSettings(Settings):
+    """Single objects."""
+
+    instances: bool = Field(
+        False,
+        title="Instances",
+        description="Tell single objects apart, also where they touch, instead of labelling "
+        "pixels of a word.",
+    )
+    min_area: int = Field(
+        DEFAULT_MIN_AREA,
+        title="Smallest area",
+        description="Pixels; with --instances, smaller objects are dropped.",
+        ge=1,
     )
 
 
