@@ -31,7 +31,7 @@ SMOOTHING: Final = 1.0
 FLOOR: Final = 1.0
 """Pixels added to the depth, so that the staircase of a thin outline is no neck."""
 
-HOLE_PART: Final = 0.1
+HOLE_PART: Final = 0.02
 """Part of its object that a hole may take to be filled before objects are parted."""
 
 _COLUMNS: Final = {
@@ -64,6 +64,9 @@ class InstanceOptions:
     min_part : float, in [0, 1]
         Objects smaller than this part of the typical one are dropped too. The typical one is that
         in which the median foreground pixel lies.
+    min_certainty : float, in [0, 1)
+        Objects whose mean probability lies less than this part of the way from the threshold to 1
+        are dropped.
     fill_holes : bool
         Fill background that one object encloses.
     split : bool
@@ -83,17 +86,19 @@ class InstanceOptions:
     """
 
     min_area: int = DEFAULT_MIN_AREA
-    min_part: float = 0.1
+    min_part: float = 0.03
+    min_certainty: float = 0.4
     fill_holes: bool = True
     split: bool = True
     neck: float = 0.85
-    seed_distance: float = 0.75
-    probability_weight: float = 1.0
+    seed_distance: float = 1.25
+    probability_weight: float = 0.5
 
     def __post_init__(self) -> None:
         for name, fits, wanted in (
             ("min_area", self.min_area >= 1, "at least 1"),
             ("min_part", 0.0 <= self.min_part <= 1.0, "from 0 to 1"),
+            ("min_certainty", 0.0 <= self.min_certainty < 1.0, "from 0 to below 1"),
             ("neck", 0.0 < self.neck <= 1.0, "above 0 and at most 1"),
             ("seed_distance", 0.0 <= self.seed_distance < math.inf, "at least 0"),
             ("probability_weight", 0.0 <= self.probability_weight < math.inf, "at least 0"),
@@ -133,10 +138,11 @@ def find_instances(
     InvalidConfigError
         If the threshold is out of range.
     """
-    lowest = lowest_foreground(threshold) / 255
+    lowest = lowest_foreground(threshold)
     plane = _as_float(probability)
     exact = probability.dtype == np.uint8
-    return _instances(plane, plane >= np.float32(lowest if exact else threshold), options)
+    foreground = probability >= (lowest if exact else threshold)
+    return _instances(plane, foreground, threshold, options)
 
 
 def segmented_instances(
@@ -173,7 +179,7 @@ def segmented_instances(
         zip(result.words, result.probabilities, strict=True), start=1
     ):
         values = _as_float(plane)
-        found = _instances(values, classes == class_id, options)
+        found = _instances(values, classes == class_id, threshold, options)
         inside = found > 0
         labels[inside] = found[inside] + np.int32(len(words))
         own[inside] = values[inside]
@@ -250,7 +256,10 @@ def _as_float(probability: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _instances(
-    probability: NDArray[np.float32], foreground: NDArray[np.bool_], options: InstanceOptions
+    probability: NDArray[np.float32],
+    foreground: NDArray[np.bool_],
+    threshold: float,
+    options: InstanceOptions,
 ) -> Labels:
     """Objects of a mask whose pixels have probabilities."""
     if not foreground.any():
@@ -264,7 +273,12 @@ def _instances(
         labels = _without_holes(labels)
     areas = np.bincount(labels.ravel())
     smallest = max(float(options.min_area), options.min_part * _typical(areas[1:]))
-    kept = areas >= smallest
+    # without filled holes, which are doubtful by nature
+    own = labels[foreground]
+    sums = np.bincount(own, weights=probability[foreground], minlength=len(areas))
+    pixels = np.bincount(own, minlength=len(areas))
+    lowest = threshold + options.min_certainty * (1.0 - threshold)
+    kept = (areas >= smallest) & (sums >= (lowest - 1e-6) * pixels)
     kept[0] = False
     return _compact((np.cumsum(kept) * kept)[labels])
 
@@ -342,7 +356,7 @@ def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 def _pieces(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Ids of the pieces of a mask that are connected through pixel sides."""
-    ids: NDArray[np.int32] = ndimage.label(mask, _CROSS)[0]
+    ids: NDArray[np.int32] = ndimage.label(mask, _CROSS)[0].astype(np.int32, copy=False)
     return ids
 
 

@@ -201,7 +201,8 @@ def write_features(target: Path, features: dict[str, NDArray[Any]]) -> None:
 
 def _rounded(column: NDArray[Any]) -> list[Any]:
     """Values as Python objects; four decimals are more than pixels can say."""
-    return (np.round(column.astype(np.float64), 4) if column.dtype.kind == "f" else column).tolist()
+    decimals = np.round(column.astype(np.float64), 4) if column.dtype.kind == "f" else column
+    return list(decimals.tolist())
 
 
 def _write_at_once(target: Path, write: Callable[[Path], object]) -> None:

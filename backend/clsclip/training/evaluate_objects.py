@@ -65,7 +65,7 @@ class ObjectEvaluation:
         """
         labels, _ = segmented_instances(result, threshold, self._options)
         true = np.zeros(labels.shape, dtype=np.uint8) if truth is None else truth
-        pieces: NDArray[np.int32] = ndimage.label(result.labels(threshold))[0]
+        pieces = ndimage.label(result.labels(threshold))[0]
         parted = find_instances((true > 0).astype(np.float32), options=self._options)
         for scores, found in zip(self._scores.values(), (labels, pieces, parted), strict=True):
             scores.add(found, true)
