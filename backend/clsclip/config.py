@@ -19,6 +19,9 @@ DEFAULT_THRESHOLD: Final = 0.5
 DEFAULT_MIN_AREA: Final = 16
 """Pixels below which a single object is dropped."""
 
+DEFAULT_MIN_CERTAINTY: Final = 0.5
+"""Part of the way from the threshold to 1 that an object's mean probability must reach."""
+
 MAX_WORDS: Final = 64
 """Words per request."""
 
@@ -69,6 +72,14 @@ class InstanceSettings(Settings):
         title="Smallest area",
         description="Pixels; with --instances, smaller objects are dropped.",
         ge=1,
+    )
+    min_certainty: float = Field(
+        DEFAULT_MIN_CERTAINTY,
+        title="Smallest certainty",
+        description="With --instances, objects whose mean probability lies less than this part of "
+        "the way from the threshold to 1 are dropped; 0 keeps all.",
+        ge=0,
+        lt=1,
     )
 
 

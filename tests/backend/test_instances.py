@@ -140,7 +140,7 @@ def test_specks_doubtful_pieces_and_holes() -> None:
     assert labels[60, 60] == 1
     assert not labels[3, 3]
     assert not labels[107, 107]
-    kept = InstanceOptions(min_area=1, min_part=0, min_certainty=0, fill_holes=False)
+    kept = InstanceOptions(min_area=1, min_certainty=0, fill_holes=False)
     labels = find_instances(probability, options=kept)
     assert not labels[60, 60]
     assert labels[3, 3]
@@ -185,7 +185,7 @@ def test_settings_out_of_range() -> None:
         with pytest.raises(InvalidConfigError, match="threshold"):
             find_instances(np.zeros((4, 4), np.uint8), threshold)
     for name, value in (
-        ("min_area", 0), ("min_part", 1.5), ("min_certainty", -0.1), ("neck", 0.0),
+        ("min_area", 0), ("min_certainty", -0.1), ("min_certainty", 1.0), ("neck", 0.0),
         ("seed_distance", -1.0), ("probability_weight", float("nan")),
     ):  # fmt: skip
         with pytest.raises(InvalidConfigError, match=name):

@@ -92,10 +92,10 @@ def test_instances_have_ids_of_their_own_and_a_table(
     output = tmp_path / "out"
     arguments = [str(images), "--words", "nucleus, cell", "--model", str(tiny_model)]
     arguments += ["--threshold", "0.4", "--output", str(output)]
-    assert main([*arguments, "--instances", "--min-area", "4"]) == 0
+    assert main([*arguments, "--instances", "--min-area", "4", "--min-certainty", "0"]) == 0
     with Image.open(images / "a.png") as image:
         result = Predictor(str(tiny_model)).segment(np.asarray(image), ["nucleus", "cell"])
-    expected, columns = segmented_instances(result, 0.4, InstanceOptions(min_area=4))
+    expected, columns = segmented_instances(result, 0.4, InstanceOptions(4, min_certainty=0.0))
     labels = imread(output / "a.tif")
     assert labels.dtype == np.uint16
     np.testing.assert_array_equal(labels, expected)
@@ -155,6 +155,7 @@ def test_more_ids_than_16_bits_hold_are_written_as_32(tmp_path: Path) -> None:
         (["{images}", "--words", "cell", "--model", "minni"], "no model 'minni'"),
         (["{images}", "--words", "cell", "--threshold", "2"], "--threshold"),
         (["{images}", "--words", "cell", "--min-area", "0"], "--min-area"),
+        (["{images}", "--words", "cell", "--min-certainty", "1"], "--min-certainty"),
         (["{images}", "--words", "cell", "--device", "cuda:99"], "cuda:99"),
     ],
 )

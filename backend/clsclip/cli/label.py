@@ -64,7 +64,7 @@ def _label(args: argparse.Namespace) -> int:
     outcomes = label_files(
         predictor, targets, words, args.output,
         threshold=settings.threshold, zoom=settings.zoom, templates=settings.templates,
-        instances=InstanceOptions(min_area=settings.min_area) if settings.instances else None,
+        instances=InstanceOptions.of(settings) if settings.instances else None,
     )  # fmt: skip
     for outcome in tqdm(outcomes, total=len(files), unit="image"):
         objects += outcome.objects or 0

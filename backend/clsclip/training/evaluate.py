@@ -144,7 +144,7 @@ def evaluate(
     _check(settings)
     predictor = Predictor(settings.model, device=settings.device)
     parts: dict[str, Scores] = {}
-    objects = ObjectEvaluation(InstanceOptions(min_area=settings.min_area))
+    objects = ObjectEvaluation(InstanceOptions.of(settings))
     scores, seconds, marked, pixels, images = Scores(), 0.0, 0, 0, 0
     unseen = word_list(settings.unseen)
     for questions in _questions(settings):
