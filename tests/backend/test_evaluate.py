@@ -150,3 +150,22 @@ def test_looks() -> None:
     bright = np.full((40, 40, 3), 220, np.uint8)
     pink = np.broadcast_to(np.array([230, 160, 200], np.uint8), (40, 40, 3))
     assert [look(image) for image in (dark, bright, pink)] == ["dark", "bright", "stained"]
+
+
+@pytest.mark.slow
+def test_the_bundled_model_finds_single_nuclei(shared_data: Path, tmp_path: Path) -> None:
+    val = shared_data / "nuclei" / "val"
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+        for file in sorted((val / part).iterdir())[::6]:
+            (tmp_path / part / file.name).symlink_to(file)
+    found = evaluate(
+        EvaluateSettings(
+            images=str(tmp_path / "images"), labels=str(tmp_path / "labels"), word="nucleus",
+            instances=True,
+        )
+    ).objects  # fmt: skip
+    ours, pieces = found["instances"], found["connected components"]
+    assert ours.everything.f1 > 0.6
+    assert ours.everything.f1 > pieces.everything.f1 + 0.05
+    assert ours.small.f1 > pieces.small.f1 + 0.05
