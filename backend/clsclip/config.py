@@ -16,6 +16,12 @@ DEFAULT_MODEL: Final = "mini"
 DEFAULT_THRESHOLD: Final = 0.5
 """Foreground probability from which a pixel belongs to a word."""
 
+DEFAULT_MIN_AREA: Final = 16
+"""Pixels below which a single object is dropped."""
+
+DEFAULT_MIN_CERTAINTY: Final = 0.5
+"""Part of the way from the threshold to 1 that an object's mean probability must reach."""
+
 MAX_WORDS: Final = 64
 """Words per request."""
 
@@ -53,6 +59,31 @@ class ThresholdSettings(Settings):
         description="Foreground probability from which a pixel belongs to a word.",
         gt=0,
         le=1,
+    )
+
+
+class InstanceSettings(Settings):
+    """Single objects."""
+
+    instances: bool = Field(
+        False,
+        title="Instances",
+        description="Tell single objects apart, also where they touch, instead of labelling "
+        "pixels of a word.",
+    )
+    min_area: int = Field(
+        DEFAULT_MIN_AREA,
+        title="Smallest area",
+        description="Pixels; with --instances, smaller objects are dropped.",
+        ge=1,
+    )
+    min_certainty: float = Field(
+        DEFAULT_MIN_CERTAINTY,
+        title="Smallest certainty",
+        description="With --instances, objects whose mean probability lies less than this part of "
+        "the way from the threshold to 1 are dropped; 0 keeps all.",
+        ge=0,
+        lt=1,
     )
 
 

@@ -216,11 +216,7 @@ class Segmentation:
         ndarray of uint16, shape (H, W)
             0 is background, ``k + 1`` is word ``k``. Of equally probable words the first wins.
         """
-        if not 0.0 < threshold <= 1.0:
-            raise InvalidConfigError(
-                f"The threshold is {threshold}; it must be above 0 and at most 1."
-            )
-        lowest = max(1, math.ceil(round(threshold * 255, 6)))
+        lowest = lowest_foreground(threshold)
         best = self.probabilities[0]
         ids: NDArray[np.uint16] = (best >= lowest).astype(np.uint16)
         for k, probability in enumerate(self.probabilities[1:], start=2):
@@ -228,6 +224,23 @@ class Segmentation:
             ids[better] = k
             best = np.maximum(best, probability)
         return ids
+
+
+def lowest_foreground(threshold: float) -> int:
+    """Lowest of the values 1 to 255 that stand for a probability of at least a threshold.
+
+    Parameters
+    ----------
+    threshold : float, in (0, 1]
+
+    Raises
+    ------
+    InvalidConfigError
+        If it is out of range.
+    """
+    if not 0.0 < threshold <= 1.0:
+        raise InvalidConfigError(f"The threshold is {threshold}; it must be above 0 and at most 1.")
+    return max(1, math.ceil(round(threshold * 255, 6)))
 
 
 def parse_words(text: str) -> tuple[str, ...]:

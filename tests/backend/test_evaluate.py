@@ -99,6 +99,49 @@ def test_settings_that_do_not_fit_together_are_refused(coco: Path) -> None:
             evaluate(settings)
 
 
+def test_objects_are_measured_beside_connected_components(
+    data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = data / "nuclei" / "val"
+    labels = np.zeros((64, 80), np.uint16)
+    labels[10:30, 10:30], labels[40:44, 40:44] = 3, 9
+    for file in sorted((val / "labels").iterdir())[1:]:
+        Image.fromarray(labels).save(file)
+    arguments = ["evaluate", "--data", str(data / "nuclei"), "--instances", "--model",
+                 str(tiny_model), "--json", str(tmp_path / "e.json")]  # fmt: skip
+    assert main(arguments) == 0
+    found = Evaluation.model_validate_json((tmp_path / "e.json").read_text())
+    assert list(found.objects) == ["instances", "connected components", "true mask parted"]
+    assert all(figures.everything.true == 5 for figures in found.objects.values())
+    assert all(figures.small.true == 2 for figures in found.objects.values())
+    perfect = found.objects["true mask parted"]
+    assert perfect.everything.f1 == perfect.small.f1 == 1.0
+    assert found.objects["instances"].everything.f1 < 1
+    assert '"true mask parted"' in capsys.readouterr().out
+    folder = EvaluateSettings(
+        images=str(val / "images"), labels=str(val / "labels"), word="nucleus", instances=True,
+        model=str(tiny_model), min_area=17,
+    )  # fmt: skip
+    assert evaluate(folder).objects["true mask parted"].everything.predicted == 3
+    assert evaluate(folder.model_copy(update={"instances": False})).objects == {}
+
+
+def test_objects_need_annotations_of_objects(data: Path, coco: Path, tiny_model: Path) -> None:
+    masks = data / "nuclei" / "val" / "labels"
+    two = np.zeros((64, 80), np.uint8)
+    two[5:20, 5:20] = two[30:50, 30:50] = 255
+    Image.fromarray(two).save(sorted(masks.iterdir())[-1])
+    settings = EvaluateSettings(data=str(coco), instances=True, model=str(tiny_model))
+    for update, message in (
+        ({}, "masks of words, not of single objects"),
+        ({"data": "scenes", "limit": 2}, "'scenes' has masks of words"),
+        ({"data": str(data / "nuclei")}, "one value for all objects"),
+        ({"data": str(data / "nuclei"), "change": "triple"}, "change of size"),
+    ):
+        with pytest.raises(InvalidConfigError, match=message):
+            evaluate(settings.model_copy(update=update))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_keep_image_and_mask_together(change: str, rng: np.random.Generator) -> None:
     mask = np.hypot(*(np.indices((60, 90)) - np.array([30, 50])[:, None, None])) < 15
@@ -122,3 +165,22 @@ def test_looks() -> None:
     bright = np.full((40, 40, 3), 220, np.uint8)
     pink = np.broadcast_to(np.array([230, 160, 200], np.uint8), (40, 40, 3))
     assert [look(image) for image in (dark, bright, pink)] == ["dark", "bright", "stained"]
+
+
+@pytest.mark.slow
+def test_the_bundled_model_finds_single_nuclei(shared_data: Path, tmp_path: Path) -> None:
+    val = shared_data / "nuclei" / "val"
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+        for file in sorted((val / part).iterdir())[::6]:
+            (tmp_path / part / file.name).symlink_to(file)
+    found = evaluate(
+        EvaluateSettings(
+            images=str(tmp_path / "images"), labels=str(tmp_path / "labels"), word="nucleus",
+            instances=True,
+        )
+    ).objects  # fmt: skip
+    ours, pieces = found["instances"], found["connected components"]
+    assert ours.everything.f1 > 0.6
+    assert ours.everything.f1 > pieces.everything.f1 + 0.05
+    assert ours.small.f1 > pieces.small.f1 + 0.05

@@ -12,7 +12,9 @@ from PIL import Image
 from tifffile import imread, imwrite
 
 from clsclip import Predictor
+from clsclip.batch.folder import write_labels
 from clsclip.cli.label import main
+from clsclip.instances import InstanceOptions, segmented_instances
 
 
 @pytest.fixture
@@ -80,6 +82,72 @@ def test_labels_that_are_there_stay(images: Path, tmp_path: Path, tiny_model: Pa
     assert imread(output / "a.tif").shape == (40, 50)
 
 
+def features(output: Path, stem: str) -> list[dict[str, str]]:
+    with (output / f"{stem}.features.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_instances_have_ids_of_their_own_and_a_table(
+    images: Path, tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = [str(images), "--words", "nucleus, cell", "--model", str(tiny_model)]
+    arguments += ["--threshold", "0.4", "--output", str(output)]
+    assert main([*arguments, "--instances", "--min-area", "4", "--min-certainty", "0"]) == 0
+    with Image.open(images / "a.png") as image:
+        result = Predictor(str(tiny_model)).segment(np.asarray(image), ["nucleus", "cell"])
+    expected, columns = segmented_instances(result, 0.4, InstanceOptions(4, min_certainty=0.0))
+    labels = imread(output / "a.tif")
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels, expected)
+    table = features(output, "a")
+    assert list(table[0]) == list(columns)
+    assert [int(row["label"]) for row in table] == list(range(1, labels.max() + 1))
+    assert [row["class"] for row in table] == columns["class"].tolist()
+    for row in table:
+        mask = labels == int(row["label"])
+        assert int(float(row["area"])) == mask.sum() >= 4
+        assert float(row["centroid_row"]) == pytest.approx(np.nonzero(mask)[0].mean(), abs=1e-3)
+    counts = [int(row["objects"]) for row in rows(output)]
+    assert counts == [len(table), len(features(output, "ünder score"))]
+    assert f"{sum(counts)} objects" in capsys.readouterr().out
+    assert not list(output.glob(".*"))
+    assert main(arguments) == 2
+    assert main([*arguments, "--overwrite"]) == 0
+    assert not list(output.glob("*.features.csv"))
+    assert [row["objects"] for row in rows(output)] == ["", ""]
+    np.testing.assert_array_equal(imread(output / "a.tif"), result.labels(0.4))
+
+
+def test_an_image_without_objects_has_an_empty_table(
+    images: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    output = tmp_path / "out"
+    arguments = [str(images / "a.png"), "--words", "cell", "--model", str(tiny_model)]
+    arguments += ["--instances", "--min-area", "100000", "--output", str(output)]
+    assert main(arguments) == 0
+    assert not imread(output / "a.tif").any()
+    assert features(output, "a") == []
+    assert (output / "a.features.csv").read_text().startswith("label,class,area,")
+    assert rows(output)[0]["objects"] == "0"
+
+
+def test_a_table_that_is_there_stays(images: Path, tmp_path: Path, tiny_model: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "a.features.csv").write_text("a person's work")
+    arguments = [str(images / "a.png"), "--words", "cell", "--model", str(tiny_model)]
+    assert main([*arguments, "--instances", "--output", str(output)]) == 2
+    assert (output / "a.features.csv").read_text() == "a person's work"
+
+
+def test_more_ids_than_16_bits_hold_are_written_as_32(tmp_path: Path) -> None:
+    write_labels(tmp_path / "a.tif", np.array([[0, 70000]], np.int32))
+    stored = imread(tmp_path / "a.tif")
+    assert stored.dtype == np.uint32
+    assert stored.tolist() == [[0, 70000]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -87,6 +155,8 @@ def test_labels_that_are_there_stay(images: Path, tmp_path: Path, tiny_model: Pa
         (["{images}/none.png", "--words", "cell"], "does not exist"),
         (["{images}", "--words", "cell", "--model", "minni"], "no model 'minni'"),
         (["{images}", "--words", "cell", "--threshold", "2"], "--threshold"),
+        (["{images}", "--words", "cell", "--min-area", "0"], "--min-area"),
+        (["{images}", "--words", "cell", "--min-certainty", "1"], "--min-certainty"),
         (["{images}", "--words", "cell", "--device", "cuda:99"], "cuda:99"),
         (["{images}", "--words", "cell", "--regions", "detector"], "There is no detector"),
         (["{images}", "--words", "cell", "--detector", "x.onnx"], "regions 'none' does not use"),
@@ -141,7 +211,7 @@ def test_regions_of_the_detector_and_why_they_were_chosen(
     }
     without = [*arguments, str(tmp_path / "none"), "--model", str(plus_model)]
     assert main(without) == 0
-    assert set(rows(tmp_path / "none")[0]) == {"file", "status", "seconds", "error"}
+    assert all(row["regions"] == "" for row in rows(tmp_path / "none"))
     assert imread(tmp_path / "none" / "dog.tif").all()
 
 

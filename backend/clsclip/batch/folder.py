@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,6 +16,7 @@ from tifffile import imwrite
 from clsclip.config import DEFAULT_THRESHOLD, RegionMode
 from clsclip.errors import ClsClipError, FileError
 from clsclip.image_files import list_images, read_image
+from clsclip.instances import InstanceOptions, Labels, segmented_instances
 from clsclip.predict.predictor import Predictor
 
 MANIFEST_FILE: Final = "manifest.csv"
@@ -33,7 +34,10 @@ class Outcome:
     status: Literal["done", "failed"]
     seconds: float
     error: str = ""
+    objects: int | None = None
+    """Number of objects, where they are told apart."""
     regions: str = ""
+    """How regions were chosen, where they were asked for."""
 
 
 def collect_images(inputs: Sequence[Path]) -> list[Path]:
@@ -59,7 +63,7 @@ def label_targets(files: Iterable[Path], output: Path, *, overwrite: bool) -> di
     ------
     FileError
         If two images would share a label file, an image would be overwritten by its labels, or
-        ``overwrite`` is False and there are labels in ``output`` already.
+        ``overwrite`` is False and there are labels or tables in ``output`` already.
     """
     targets: dict[Path, Path] = {}
     for file in files:
@@ -75,13 +79,19 @@ def label_targets(files: Iterable[Path], output: Path, *, overwrite: bool) -> di
                 f"The labels would overwrite the image '{file}'. Give another --output."
             )
         targets[file] = target
-    existing = [t for t in (*targets.values(), output / MANIFEST_FILE) if t.exists()]
+    tables = map(features_file, targets.values())
+    existing = [t for t in (*targets.values(), *tables, output / MANIFEST_FILE) if t.exists()]
     if existing and not overwrite:
         raise FileError(
             f"'{existing[0]}' is there already. Give another --output, or --overwrite to replace "
             f"it ({len(existing)} files)."
         )
     return targets
+
+
+def features_file(target: Path) -> Path:
+    """The table of the objects of a label file: ``<stem>.features.csv`` beside it."""
+    return target.with_suffix(".features.csv")
 
 
 def label_files(
@@ -95,6 +105,7 @@ def label_files(
     templates: bool = True,
     regions: RegionMode = "none",
     detector: str = "",
+    instances: InstanceOptions | None = None,
 ) -> Iterator[Outcome]:
     """Label files, write ``classes.csv`` and ``manifest.csv``, and go on after bad files.
 
@@ -109,6 +120,9 @@ def label_files(
         Folder of the two tables.
     threshold, zoom, templates, regions, detector
         See :meth:`clsclip.predict.predictor.Predictor.segment`.
+    instances : InstanceOptions, optional
+        Write ids of single objects and their table, see :func:`features_file`, instead of class
+        ids.
 
     Yields
     ------
@@ -128,15 +142,14 @@ def label_files(
             table.writerows(enumerate(words, start=1))
         with (output / MANIFEST_FILE).open("w", newline="") as stream:
             manifest = csv.writer(stream)
-            proposed = ["regions"] if regions != "none" else []
-            manifest.writerow(["file", "status", "seconds", "error", *proposed])
+            manifest.writerow(["file", "status", "seconds", "error", "objects", "regions"])
             for file, target in targets.items():
                 outcome = _label(
-                    predictor, file, target, words, threshold,
+                    predictor, file, target, words, threshold, instances,
                     zoom=zoom, templates=templates, regions=regions, detector=detector,
                 )  # fmt: skip
-                row = [str(file), outcome.status, f"{outcome.seconds:.3f}", outcome.error]
-                manifest.writerow([*row, outcome.regions] if proposed else row)
+                row = (file, outcome.status, f"{outcome.seconds:.3f}", outcome.error)
+                manifest.writerow((*row, outcome.objects, outcome.regions))
                 stream.flush()
                 yield outcome
     except OSError as error:
@@ -145,28 +158,68 @@ def label_files(
 
 def _label(
     predictor: Predictor, file: Path, target: Path, words: Sequence[str], threshold: float,
-    **how: Any,
+    instances: InstanceOptions | None, **how: Any,
 ) -> Outcome:  # fmt: skip
     started = time.perf_counter()
+    objects = None
     try:
         result = predictor.segment(read_image(file), words, **how)
-        write_labels(target, result.labels(threshold))
+        if instances is None:
+            write_labels(target, result.labels(threshold))
+            features_file(target).unlink(missing_ok=True)  # of an earlier run with instances
+        else:
+            labels, features = segmented_instances(result, threshold, instances)
+            write_features(features_file(target), features)
+            write_labels(target, labels)
+            objects = len(features["label"])
     except ClsClipError as error:
         return Outcome(file, "failed", time.perf_counter() - started, error.message)
     reasons = " ".join(dict.fromkeys(result.region_reasons))
-    return Outcome(file, "done", time.perf_counter() - started, regions=reasons)
+    return Outcome(file, "done", time.perf_counter() - started, objects=objects, regions=reasons)
 
 
-def write_labels(target: Path, labels: NDArray[np.uint16]) -> None:
-    """Write class ids, shape (H, W), as a zlib-compressed TIFF, at once or not at all.
+def write_labels(target: Path, labels: Labels) -> None:
+    """Write ids, shape (H, W), as a zlib-compressed TIFF, at once or not at all.
+
+    Unsigned integers of 16 bits, or of 32 where the ids need them.
 
     Raises
     ------
     OSError
     """
+    stored = labels if labels.dtype == np.uint16 else labels.astype(np.uint32)
+    _write_at_once(target, lambda draft: imwrite(draft, stored, compression="zlib"))
+
+
+def write_features(target: Path, features: dict[str, NDArray[Any]]) -> None:
+    """Write the columns of a table as CSV, at once or not at all.
+
+    Raises
+    ------
+    OSError
+    """
+
+    def write(draft: Path) -> None:
+        with draft.open("w", newline="", encoding="utf-8") as stream:
+            table = csv.writer(stream)
+            table.writerow(features)
+            columns = [_rounded(column) for column in features.values()]
+            table.writerows(zip(*columns, strict=True))
+
+    _write_at_once(target, write)
+
+
+def _rounded(column: NDArray[Any]) -> list[Any]:
+    """Values as Python objects; four decimals are more than pixels can say."""
+    decimals = np.round(column.astype(np.float64), 4) if column.dtype.kind == "f" else column
+    return list(decimals.tolist())
+
+
+def _write_at_once(target: Path, write: Callable[[Path], object]) -> None:
+    """Write a draft beside a file, then put it in the file's place."""
     draft = target.with_name(f".{target.name}.new")
     try:
-        imwrite(draft, labels, compression="zlib")
+        write(draft)
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

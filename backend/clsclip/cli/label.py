@@ -11,12 +11,20 @@ from tqdm import tqdm
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
-from clsclip.config import DeviceSettings, RegionSettings, SegmentSettings, ThresholdSettings
+from clsclip.config import (
+    DeviceSettings,
+    InstanceSettings,
+    RegionSettings,
+    SegmentSettings,
+    ThresholdSettings,
+)
 from clsclip.errors import ClsClipError
 from clsclip.wire import parse_words
 
 
-class LabelSettings(SegmentSettings, RegionSettings, ThresholdSettings, DeviceSettings):
+class LabelSettings(
+    SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings, DeviceSettings
+):
     """Segmentation."""
 
 
@@ -31,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="napari-clsclip-label",
         description="Label images with the objects that words name. Writes OUTPUT/<stem>.tif "
-        "(uint16 class ids, 0 = background), OUTPUT/classes.csv and OUTPUT/manifest.csv.",
+        "(uint16 class ids, 0 = background), OUTPUT/classes.csv and OUTPUT/manifest.csv. With "
+        "--instances every object has an id of its own, and OUTPUT/<stem>.features.csv lists them.",
     )
     parser.add_argument("--version", action="version", version=clsclip.__version__)
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="Files or folders.")
@@ -53,24 +62,28 @@ def _label(args: argparse.Namespace) -> int:
     settings = settings_from(args, LabelSettings)
     words = parse_words(args.words)
     from clsclip.batch.folder import collect_images, label_files, label_targets
+    from clsclip.instances import InstanceOptions
     from clsclip.predict.predictor import Predictor
 
     files = collect_images(args.inputs)
     targets = label_targets(files, args.output, overwrite=args.overwrite)
     predictor = Predictor(settings.model, device=settings.device)
     predictor.check_proposals(words, settings.regions, settings.detector)
-    failed = 0
+    failed = objects = 0
     outcomes = label_files(
         predictor, targets, words, args.output,
         threshold=settings.threshold, zoom=settings.zoom, templates=settings.templates,
         regions=settings.regions, detector=settings.detector,
+        instances=InstanceOptions.of(settings) if settings.instances else None,
     )  # fmt: skip
     for outcome in tqdm(outcomes, total=len(files), unit="image"):
+        objects += outcome.objects or 0
         if outcome.status == "failed":
             failed += 1
             tqdm.write(f"{outcome.file}: {outcome.error}", file=sys.stderr)
     done = len(files) - failed
-    print(f"{done} of {len(files)} images labelled in {args.output}")  # noqa: T201
+    found = f", {objects} objects" if settings.instances else ""
+    print(f"{done} of {len(files)} images labelled in {args.output}{found}")  # noqa: T201
     return 1 if failed else 0
 
 

@@ -15,15 +15,18 @@ from pydantic import Field
 from clsclip.config import (
     DetectorSettings,
     DeviceSettings,
+    InstanceSettings,
     RegionMode,
     SegmentSettings,
     Settings,
     ThresholdSettings,
 )
 from clsclip.errors import InvalidConfigError
+from clsclip.instances import InstanceOptions
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.regions import Box, inside
 from clsclip.training.disturb import SCALES, Change, disturb, disturb_mask
+from clsclip.training.evaluate_objects import ObjectEvaluation, ObjectFigures, require_objects
 from clsclip.training.examples import Example, Source
 from clsclip.training.formats import LabelFolder
 from clsclip.training.looks import look
@@ -39,7 +42,9 @@ SCENE_SEED: Final = 2**31
 """Seed of the scenes to measure with, which no training run uses."""
 
 
-class EvaluateSettings(SegmentSettings, DetectorSettings, ThresholdSettings, DeviceSettings):
+class EvaluateSettings(
+    SegmentSettings, DetectorSettings, ThresholdSettings, InstanceSettings, DeviceSettings
+):
     """What an evaluation is asked for."""
 
     images: str = Field(
@@ -116,6 +121,10 @@ class Evaluation(Settings):
     parts: dict[str, Figures] = Field(
         description="By look of the image, seen and unseen words, and boxes taken as masks."
     )
+    objects: dict[str, ObjectFigures] = Field(
+        description="With --instances: of the objects found, beside connected components, and of "
+        "the true mask parted again."
+    )
     seconds: float = Field(description="Time in the predictor, all images together.")
 
 
@@ -145,6 +154,7 @@ def evaluate(
     _check(settings)
     predictor = Predictor(settings.model, device=settings.device)
     parts: dict[str, Scores] = {}
+    objects = ObjectEvaluation(InstanceOptions.of(settings))
     scores, seconds, marked, pixels, images = Scores(), 0.0, 0, 0, 0
     unseen = word_list(settings.unseen)
     for questions in _questions(settings):
@@ -175,6 +185,8 @@ def evaluate(
             if question.boxes:
                 boxes = parts.setdefault("boxes as masks", Scores())
                 boxes.add(question.word, _filled(question.boxes, truth.shape), truth, ignore)
+            if settings.instances:
+                objects.add(result, settings.threshold, example.objects.get(question.word))
             marked, pixels = marked + int(predicted.sum()), pixels + predicted.size
             tell(f"{images}: {question.asked}: IoU {scores.images[question.word][-1]:.3f}")
     return Evaluation(
@@ -182,6 +194,7 @@ def evaluate(
         fb_iou=scores.fb_iou, per_class=scores.per_class, image_mean=scores.image_mean,
         foreground=marked / max(pixels, 1), seconds=seconds,
         parts={name: _figures(part) for name, part in parts.items()},
+        objects=objects.figures() if settings.instances else {},
     )  # fmt: skip
 
 
@@ -195,6 +208,8 @@ def _check(settings: EvaluateSettings) -> None:
         )
     if settings.regions in _ANNOTATED and settings.change in SCALES:
         raise InvalidConfigError("Annotated regions cannot be joined with a change of size.")
+    if settings.instances and settings.change in SCALES:
+        raise InvalidConfigError("--instances cannot be joined with a change of size.")
 
 
 def _regions(
@@ -213,10 +228,14 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
         folder = LabelFolder(
             Path(settings.images).expanduser(), Path(settings.labels).expanduser(), settings.word
         )
+        if settings.instances:
+            require_objects(folder, settings.labels)
         for index in range(len(folder)):
             yield [_question(folder[index], settings.word, settings)]
         return
     source = _source(settings)
+    if settings.instances:
+        require_objects(source, settings.data)
     for index in rng.permutation(len(source))[: settings.limit] if len(source) else ():
         example = source[int(index)]
         if settings.word:

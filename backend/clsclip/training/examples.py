@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,8 @@ class Example:
         an image means nothing (microscopy).
     boxes : mapping of str to ndarray of float32, shape (n, 4)
         Box of every object of a word: top, left, bottom, right in pixels, the last two exclusive.
+    objects : mapping of str to ndarray of int, shape (H, W)
+        Ids of the single objects of a word, 0 = background, where they are told apart.
     captions : tuple of str
         Sentences that are true of the whole image.
     """
@@ -39,6 +41,7 @@ class Example:
     ignore: NDArray[np.bool_] | None = None
     diameter: float | None = None
     boxes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    objects: Mapping[str, NDArray[np.integer[Any]]] = field(default_factory=dict)
     captions: tuple[str, ...] = ()
 
 

@@ -78,6 +78,7 @@ class LabelFolder:
                 present=frozenset({self.word} if mask.any() else ()),
                 diameter=float(np.sqrt(np.median(areas) * 4 / np.pi)) if len(areas) else None,
                 boxes={self.word: label_boxes(labels)} if mask.any() else {},
+                objects={self.word: labels},
             )
         return self._cache[index]
 
