@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clsclip.predict.predictor import Predictor
-    from clsclip.wire import Segmentation
+    from clsclip.segmentation import Segmentation
 
 __version__ = version("napari-clsclip")
 __all__ = ["Predictor", "Segmentation", "__version__"]
@@ -23,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
         return Predictor
     if name == "Segmentation":
-        from clsclip.wire import Segmentation
+        from clsclip.segmentation import Segmentation
 
         return Segmentation
     raise AttributeError(f"module 'clsclip' has no attribute '{name}'")

@@ -26,7 +26,7 @@ from clsclip.config import (
     InstanceSettings,
 )
 from clsclip.errors import InvalidConfigError, InvalidImageError
-from clsclip.wire import Segmentation, lowest_foreground
+from clsclip.segmentation import Segmentation, lowest_foreground
 
 Labels = NDArray[np.uint16] | NDArray[np.int32]
 
@@ -163,7 +163,7 @@ def segmented_instances(
     ----------
     result : Segmentation
     threshold : float, in (0, 1]
-        See :meth:`clsclip.wire.Segmentation.labels`: a pixel belongs to one word at most.
+        See :meth:`clsclip.segmentation.Segmentation.labels`: a pixel belongs to one word at most.
     options : InstanceOptions
 
     Returns

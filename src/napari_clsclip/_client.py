@@ -28,6 +28,7 @@ from clsclip.errors import (
     NotFoundError,
     error_from_code,
 )
+from clsclip.segmentation import Segmentation
 from clsclip.wire import (
     API_PREFIX,
     NPZ_MEDIA_TYPE,
@@ -36,7 +37,6 @@ from clsclip.wire import (
     ModelInfo,
     ModelList,
     Progress,
-    Segmentation,
     SegmentRequest,
     decode_segmentation,
     encode_segment_request,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clsclip.wire import Segmentation
+from clsclip.segmentation import Segmentation
 
 
 class PredictedPlane:

@@ -16,7 +16,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from clsclip.errors import InvalidImageError
-from clsclip.wire import Segmentation
+from clsclip.segmentation import Segmentation
 from napari_clsclip._layers import Plane, PlaneIndex, displayed_index
 from napari_clsclip._predicted_plane import PredictedPlane
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
-from clsclip.wire import Progress, Segmentation, SegmentRequest
+from clsclip.segmentation import Segmentation
+from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._client import Client
 from napari_clsclip._layers import Plane
 from napari_clsclip._supervisor import BackendSupervisor

@@ -27,7 +27,8 @@ from superqt import QLabeledDoubleSlider
 
 from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
 from clsclip.errors import BackendDiedError, CancelledError, ClsClipError, InvalidImageError
-from clsclip.wire import Progress, Segmentation, SegmentRequest, parse_words
+from clsclip.segmentation import Segmentation
+from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._layers import displayed_plane
 from napari_clsclip._results import ResultLayers

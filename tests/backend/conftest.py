@@ -21,9 +21,11 @@ from PIL import Image
 
 from clsclip.config import BackendSettings
 from clsclip.errors import CancelledError
+from clsclip.segmentation import Segmentation
 from clsclip.service.app import create_app
 from clsclip.service.jobs import JobQueue, LoadPredictor
-from clsclip.wire import Segmentation, SegmentRequest, encode_segment_request
+from clsclip.wire import SegmentRequest, encode_segment_request
+from waiting import eventually
 
 TOKEN = "a-token-for-tests"
 PATIENCE = 10.0
@@ -107,14 +109,6 @@ def segment_body(shape: tuple[int, ...] = (8, 9), **settings: Any) -> bytes:
     return encode_segment_request(
         np.zeros(shape, np.uint8), SegmentRequest(words=("cell",), **settings)
     )
-
-
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait until something is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {seconds} s"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from clsclip.instances import (
     instance_features,
     segmented_instances,
 )
+from clsclip.segmentation import Segmentation
 from clsclip.training.formats import pair_files, read_labels
 from clsclip.training.instance_metrics import SMALL_DIAMETER, ObjectScores
-from clsclip.wire import Segmentation
 
 Plane = NDArray[np.float32]
 

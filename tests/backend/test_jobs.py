@@ -22,8 +22,9 @@ from clsclip.errors import (
     NotFoundError,
     UnknownModelError,
 )
+from clsclip.segmentation import Segmentation
 from clsclip.service.jobs import MAX_LOADED_MODELS, Job, JobQueue, Segmenter
-from clsclip.wire import Segmentation, SegmentRequest
+from clsclip.wire import SegmentRequest
 
 PATIENCE = 10.0
 REQUEST = SegmentRequest(words=("cell",))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,9 @@ from clsclip.wire import (
     decode_segmentation,
     encode_segment_request,
 )
+from waiting import PATIENCE, eventually
 
 MB = 2**20
-PATIENCE = 10.0
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {PATIENCE} s"
-        time.sleep(0.01)
 
 
 def error_of(answer: httpx.Response) -> tuple[int, str, str]:

@@ -19,15 +19,14 @@ from numpy.typing import NDArray
 from clsclip.config import MAX_WORD_LENGTH, MAX_WORDS
 from clsclip.errors import (
     ClsClipError,
-    InvalidConfigError,
     InvalidImageError,
     InvalidRequestError,
     InvalidWordError,
     RequestTooLargeError,
 )
+from clsclip.segmentation import Segmentation
 from clsclip.wire import (
     ErrorAnswer,
-    Segmentation,
     SegmentRequest,
     check_words,
     decode_segment_request,
@@ -181,33 +180,6 @@ def test_reasons_that_do_not_belong_to_the_words_are_refused() -> None:
     answer = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0, ("", ""))
     with pytest.raises(InvalidRequestError, match="same version"):
         decode_segmentation(encode_segmentation(answer), MB)
-
-
-# ---- labels ----
-
-
-@given(
-    probabilities=arrays.arrays(np.uint8, arrays.array_shapes(min_dims=3, max_dims=3, max_side=5)),
-    threshold=st.one_of(
-        st.floats(1e-12, 1.0), st.integers(1, 255).map(lambda q: q / 255), st.just(0.5)
-    ),
-)
-def test_labels_by_definition(probabilities: NDArray[np.uint8], threshold: float) -> None:
-    words = tuple(f"w{k}" for k in range(len(probabilities)))
-    result = Segmentation(probabilities, words, "m", "v", (1.0,) * len(words), 0.0)
-    labels = result.labels(threshold)
-    assert labels.dtype == np.uint16
-    for y, x in np.ndindex(labels.shape):
-        values = [int(q) for q in probabilities[:, y, x]]
-        reaches = max(values) > 0 and max(values) + 1e-6 >= threshold * 255
-        assert labels[y, x] == (values.index(max(values)) + 1 if reaches else 0)
-
-
-@pytest.mark.parametrize("threshold", [0.0, -0.1, 1.001, float("nan")])
-def test_labels_refuse_a_threshold(threshold: float) -> None:
-    result = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0)
-    with pytest.raises(InvalidConfigError, match="threshold"):
-        result.labels(threshold)
 
 
 # ---- words ----

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from clsclip.wire import Segmentation
+from clsclip.segmentation import Segmentation
 from napari_clsclip._predicted_plane import PredictedPlane
 
 

@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from numpy.testing import assert_allclose, assert_array_equal
 
-from clsclip.wire import Segmentation
+from clsclip.segmentation import Segmentation
 from napari_clsclip._layers import displayed_plane
 from napari_clsclip._results import OPACITY, ResultLayers, class_colors
 

@@ -18,7 +18,8 @@ from qtpy.QtCore import Qt
 
 from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
 from clsclip.errors import CancelledError
-from clsclip.wire import ModelInfo, Segmentation
+from clsclip.segmentation import Segmentation
+from clsclip.wire import ModelInfo
 from napari_clsclip import _connection, _widget
 from napari_clsclip._connection import BackendConnection, shared_connection
 from napari_clsclip._layers import displayed_plane

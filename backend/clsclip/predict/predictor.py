@@ -25,7 +25,8 @@ from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import refined_zoom, whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
-from clsclip.wire import Segmentation, check_words
+from clsclip.segmentation import Segmentation
+from clsclip.wire import check_words
 
 WINDOWS_PER_BATCH: Final = 8
 """Windows that go through the network together."""

@@ -28,6 +28,7 @@ from clsclip.errors import (
 )
 from clsclip.model.device import describe_device
 from clsclip.model.registry import list_models
+from clsclip.segmentation import Segmentation
 from clsclip.service.jobs import Job, JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.security import HostCheck, read_body, require_token
 from clsclip.wire import (
@@ -38,7 +39,6 @@ from clsclip.wire import (
     HealthReport,
     ModelList,
     Progress,
-    Segmentation,
     SegmentRequest,
     decode_segment_request,
     encode_segmentation,

@@ -23,7 +23,8 @@ from clsclip.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from clsclip.wire import DrawnBox, Progress, Segmentation, SegmentRequest
+from clsclip.segmentation import Segmentation
+from clsclip.wire import DrawnBox, Progress, SegmentRequest
 
 MAX_LOADED_MODELS: Final = 2
 """Models kept in memory; the least recently used one makes room."""

@@ -12,9 +12,9 @@ from scipy import ndimage
 from clsclip.config import Settings
 from clsclip.errors import InvalidConfigError
 from clsclip.instances import InstanceOptions, find_instances, segmented_instances
+from clsclip.segmentation import Segmentation
 from clsclip.training.examples import Source
 from clsclip.training.instance_metrics import ObjectCounts, ObjectScores
-from clsclip.wire import Segmentation
 
 
 class CountFigures(Settings):

@@ -1,0 +1,84 @@
+"""What segmenting an image gives: probabilities, and labels at a threshold. Without torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.errors import InvalidConfigError
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Result of segmenting one image plane for one or more words.
+
+    Attributes
+    ----------
+    probabilities : ndarray of uint8, shape (K, H, W)
+        Foreground probability of each of the K words, in steps of 1/255: ``q`` stands for
+        ``q / 255``.
+    words : tuple of str, length K
+        The class words; word ``k`` has class id ``k + 1``.
+    model : str
+        Name of the model as the request gave it.
+    model_version : str
+        Hash that identifies the weights.
+    zooms : tuple of float, length K
+        Model pixels per image pixel at which each word was segmented.
+    seconds : float
+        Time the computation took, without waiting in the queue.
+    region_reasons : tuple of str, length K or 0
+        For each word, in sentences for the user: where it was looked for, and why there. Empty
+        if no region proposals were asked for.
+    """
+
+    probabilities: NDArray[np.uint8]
+    words: tuple[str, ...]
+    model: str
+    model_version: str
+    zooms: tuple[float, ...]
+    seconds: float
+    region_reasons: tuple[str, ...] = ()
+
+    def labels(self, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.uint16]:
+        """Class ids at a threshold.
+
+        Parameters
+        ----------
+        threshold : float, in (0, 1]
+            A pixel belongs to its most probable word if that probability is at least this.
+
+        Returns
+        -------
+        ndarray of uint16, shape (H, W)
+            0 is background, ``k + 1`` is word ``k``. Of equally probable words the first wins.
+        """
+        lowest = lowest_foreground(threshold)
+        best = self.probabilities[0]
+        ids: NDArray[np.uint16] = (best >= lowest).astype(np.uint16)
+        for k, probability in enumerate(self.probabilities[1:], start=2):
+            better = (probability > best) & (probability >= lowest)
+            ids[better] = k
+            best = np.maximum(best, probability)
+        return ids
+
+
+def lowest_foreground(threshold: float) -> int:
+    """Lowest of the values 1 to 255 that stand for a probability of at least a threshold.
+
+    Parameters
+    ----------
+    threshold : float, in (0, 1]
+
+    Raises
+    ------
+    InvalidConfigError
+        If it is out of range.
+    """
+    if not 0.0 < threshold <= 1.0:
+        raise InvalidConfigError(f"The threshold is {threshold}; it must be above 0 and at most 1.")
+    return max(1, math.ceil(round(threshold * 255, 6)))
