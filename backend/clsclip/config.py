@@ -22,6 +22,9 @@ DEFAULT_MIN_AREA: Final = 16
 DEFAULT_MIN_CERTAINTY: Final = 0.5
 """Part of the way from the threshold to 1 that an object's mean probability must reach."""
 
+DEFAULT_MIN_OVERLAP: Final = 0.3
+"""Intersection over union from which on objects of two planes are one."""
+
 MAX_WORDS: Final = 64
 """Words per request."""
 
@@ -84,6 +87,19 @@ class InstanceSettings(Settings):
         "the way from the threshold to 1 are dropped; 0 keeps all.",
         ge=0,
         lt=1,
+    )
+
+
+class LinkSettings(Settings):
+    """The same object through the planes of a stack."""
+
+    min_overlap: float = Field(
+        DEFAULT_MIN_OVERLAP,
+        title="Smallest overlap",
+        description="Objects of consecutive planes are one if their common pixels are at least "
+        "this part of the pixels that either covers.",
+        gt=0,
+        le=1,
     )
 
 
