@@ -5,7 +5,8 @@ Numpy only: nothing here imports Qt, and napari's objects are only read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -49,6 +50,13 @@ class Placement:
     units: tuple[Any, ...]
     axis_labels: tuple[str, ...]
 
+    def moved(self, offset: NDArray[np.float64]) -> Placement:
+        """Place an array whose first pixel is the one at ``offset`` (N numbers, in pixels)."""
+        shear = np.eye(len(self.scale))
+        shear[np.triu_indices(len(self.scale), 1)] = self.shear
+        shift = self.rotate @ shear @ (self.scale * offset)
+        return replace(self, translate=self.translate + shift)
+
 
 @dataclass(frozen=True)
 class PlaneIndex:
@@ -57,11 +65,12 @@ class PlaneIndex:
     Attributes
     ----------
     index : tuple of N int or slice
-        Position along the hidden axes; ``slice(None)`` at the two that are on screen.
+        Position along the hidden axes; at the two that are on screen ``slice(None)``, or the
+        rows and columns of a region.
     displayed : tuple of 2 int
         The axes on screen: the vertical one, then the horizontal one.
     shape : tuple of N int
-        Pixels along each spatial axis.
+        Pixels along each spatial axis of the whole array.
     """
 
     index: tuple[int | slice, ...]
@@ -79,9 +88,40 @@ class PlaneIndex:
         return tuple(axis for axis, part in enumerate(self.index) if isinstance(part, int))
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the plane or of its region, as on screen."""
+        (top, bottom), (left, right) = (self._extent(axis) for axis in self.displayed)
+        return bottom - top, right - left
+
+    @property
+    def whole(self) -> bool:
+        """Whether this is all of the plane, and not only a region of it."""
+        return self.size == tuple(self.shape[axis] for axis in self.displayed)
+
+    @property
     def transposed(self) -> bool:
         """Whether the first of the two axes on screen is the horizontal one."""
         return self.displayed[0] > self.displayed[1]
+
+    def overlap(self, other: PlaneIndex) -> tuple[slice, slice] | None:
+        """Rows and columns of this plane or region, as on screen, that are also in another one.
+
+        Both are of the same array and position. None if they have no pixel in common.
+        """
+        common = []
+        for axis in self.displayed:
+            (start, stop), (first, last) = self._extent(axis), other._extent(axis)
+            low, high = max(start, first), min(stop, last)
+            if low >= high:
+                return None
+            common.append(slice(low - start, high - start))
+        return common[0], common[1]
+
+    def _extent(self, axis: int) -> tuple[int, int]:
+        part = self.index[axis]
+        if isinstance(part, int):
+            return part, part + 1
+        return part.indices(self.shape[axis])[:2]
 
     def view(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
         """Return the part of a label array that belongs to this plane.
@@ -93,7 +133,7 @@ class PlaneIndex:
 
         Returns
         -------
-        ndarray of uint16, shape (H, W)
+        ndarray of uint16, shape ``size``
             A view, oriented as on screen; writing to it changes ``labels``.
         """
         plane = labels[self.index]
@@ -121,6 +161,8 @@ class Plane:
         Where the pixels of this level lie in the world.
     image : str
         Name of the layer.
+    channels : Hashable
+        Which channels became red, green and blue; None if the image is taken as it is.
     """
 
     source: Any
@@ -130,6 +172,7 @@ class Plane:
     contrast_limits: tuple[float, float] | None
     placement: Placement
     image: str
+    channels: Hashable = None
 
     def read(self) -> NDArray[Any]:
         """Compute the plane. Call it outside the Qt thread: a lazy image may take long.
@@ -193,7 +236,9 @@ class Plane:
         )
 
 
-def displayed_plane(layer: Image, dims: Dims) -> Plane:
+def displayed_plane(
+    layer: Image, dims: Dims, *, level: int | None = None, whole: bool = True
+) -> Plane:
     """Choose the plane of an image layer that a viewer shows.
 
     Parameters
@@ -203,21 +248,20 @@ def displayed_plane(layer: Image, dims: Dims) -> Plane:
         taken, whole, not only the part in view.
     dims : Dims
         The viewer's axes: which are on screen, and where the sliders of the others stand.
+    level : int, optional
+        Resolution level, 0 is the finest. None: the one on screen.
+    whole : bool
+        Whether all of the plane is going to be read, and not only a region of it.
 
     Raises
     ------
     InvalidImageError
-        If the plane has too many pixels, or by :func:`displayed_index`.
+        If the plane has too many pixels to be read whole, or by :func:`displayed_index`.
     """
-    index = displayed_index(layer, dims)
-    height, width = (index.shape[axis] for axis in index.displayed)
-    if height * width > MAX_PLANE_PIXELS:
-        raise InvalidImageError(
-            f"The plane of '{layer.name}' has {height:,} x {width:,} pixels; at most "
-            f"{MAX_PLANE_PIXELS:,} are segmented at once. Crop the image, or open it as a "
-            "multiscale image and zoom out."
-        )
-    level = int(layer.data_level)
+    level = int(layer.data_level) if level is None else level
+    index = displayed_index(layer, dims, level)
+    if whole:
+        require_readable(index, layer.name)
     low, high = (float(limit) for limit in layer.contrast_limits)
     return Plane(
         source=layer.data[level] if layer.multiscale else layer.data,
@@ -230,8 +274,24 @@ def displayed_plane(layer: Image, dims: Dims) -> Plane:
     )
 
 
-def displayed_index(layer: Image | Labels, dims: Dims) -> PlaneIndex:
-    """Find which plane of a layer a viewer shows, at the resolution level on screen.
+def require_readable(index: PlaneIndex, image: str) -> None:
+    """Refuse a plane or region that has too many pixels to be read at once.
+
+    Raises
+    ------
+    InvalidImageError
+    """
+    height, width = index.size
+    if height * width > MAX_PLANE_PIXELS:
+        raise InvalidImageError(
+            f"The plane of '{image}' has {height:,} x {width:,} pixels; at most "
+            f"{MAX_PLANE_PIXELS:,} are segmented at once. Zoom in and segment the visible region, "
+            "crop the image, or open it as a multiscale image and zoom out."
+        )
+
+
+def displayed_index(layer: Image | Labels, dims: Dims, level: int | None = None) -> PlaneIndex:
+    """Find which plane of a layer a viewer shows, at a resolution level (default: on screen).
 
     Raises
     ------
@@ -243,7 +303,8 @@ def displayed_index(layer: Image | Labels, dims: Dims) -> PlaneIndex:
             "The viewer is in 3D display, and only a plane can be segmented. "
             "Switch to 2D display first (the cube button below the layer list)."
         )
-    shape = tuple(int(length) for length in layer.level_shapes[layer.data_level])
+    level = layer.data_level if level is None else level
+    shape = tuple(int(length) for length in layer.level_shapes[level])
     if 0 in shape:
         raise InvalidImageError(
             f"The layer '{layer.name}' has no pixels (shape {shape}). Choose another one."
@@ -273,12 +334,12 @@ def _slider_positions(layer: Image | Labels, dims: Dims, hidden: list[int]) -> d
     missing = dims.ndim - layer.ndim
     point = np.zeros(layer.ndim)
     for axis in hidden:
-        point[axis] = dims.point[axis + missing] * _unit_ratio(layer, dims, axis)
+        point[axis] = dims.point[axis + missing] * unit_ratio(layer, dims, axis)
     pixels = layer.world_to_data(point)
     return {axis: float(pixels[axis]) for axis in hidden}
 
 
-def _unit_ratio(layer: Image | Labels, dims: Dims, axis: int) -> float:
+def unit_ratio(layer: Image | Labels, dims: Dims, axis: int) -> float:
     """How many of the layer's units one unit of the viewer is (napari before 0.9: the same)."""
     world_units = getattr(dims, "units", None)
     if world_units is None:

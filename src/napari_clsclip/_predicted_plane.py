@@ -1,4 +1,4 @@
-"""One predicted plane: its threshold can change, and what the user painted stays."""
+"""One predicted plane or region: its threshold can change, and what the user painted stays."""
 
 from __future__ import annotations
 
@@ -34,6 +34,37 @@ class PredictedPlane:
         self._changed: NDArray[np.bool_] | None = None
         self._before: NDArray[np.uint16] | None = None
         self._written: NDArray[np.uint16] | None = None
+        self._ceded: NDArray[np.bool_] | None = None
+
+    def cede(self, area: tuple[slice, slice]) -> None:
+        """Leave pixels to a newer prediction: they are neither written nor looked at any more.
+
+        Parameters
+        ----------
+        area : tuple of 2 slice
+            Rows and columns.
+        """
+        if self._ceded is None:
+            self._ceded = np.zeros(self.segmentation.probabilities.shape[1:], dtype=np.bool_)
+        self._ceded[area] = True
+
+    def changes(self, labels: NDArray[np.uint16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which pixels the user has changed, and which this prediction still answers for.
+
+        Parameters
+        ----------
+        labels : ndarray of uint16, shape (H, W)
+            The plane as it is in the layer now.
+
+        Returns
+        -------
+        changed, owned : ndarray of bool, shape (H, W)
+            A ceded pixel is neither.
+        """
+        self._find_changes(labels)
+        owned = np.ones(labels.shape, dtype=np.bool_) if self._ceded is None else ~self._ceded
+        changed = np.zeros_like(owned) if self._changed is None else self._changed & owned
+        return changed, owned
 
     def has_changes(self, labels: NDArray[np.uint16]) -> bool:
         """Whether the user has changed a pixel.
@@ -61,6 +92,8 @@ class PredictedPlane:
         if self._changed is not None:
             predicted[self._changed] = labels[self._changed]
             self._written = predicted
+        if self._ceded is not None:
+            predicted[self._ceded] = labels[self._ceded]
         labels[...] = predicted
         self.threshold = threshold
 
@@ -73,6 +106,8 @@ class PredictedPlane:
         if written is None:
             written = self.segmentation.labels(self.threshold)
         different = labels != written
+        if self._ceded is not None:
+            different &= ~self._ceded
         if not different.any():
             return
         if self._changed is None or self._before is None:

@@ -6,6 +6,7 @@ import colorsys
 import importlib
 import threading
 import weakref
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
+from clsclip.wire import SegmentRequest
 from napari_clsclip._layers import Plane, PlaneIndex, displayed_index
 from napari_clsclip._predicted_plane import PredictedPlane
 
@@ -37,14 +39,40 @@ _FIRST_COLORS: Final = (
 )
 
 
+@dataclass(frozen=True)
+class _Patch:
+    """A plane or region that was predicted, and what it was asked with."""
+
+    index: PlaneIndex
+    predicted: PredictedPlane
+    settings: Hashable
+
+
 @dataclass
 class _Result:
-    """What is remembered about a result layer."""
+    """What is remembered about a result layer.
+
+    Each pixel belongs to at most one patch: the latest one that covers it.
+    """
 
     image: weakref.ref[Image]
     identity: tuple[Any, ...]
+    model_version: str
     threshold: float
-    planes: dict[tuple[int, ...], tuple[PlaneIndex, PredictedPlane]] = field(default_factory=dict)
+    patches: dict[tuple[int, ...], list[_Patch]] = field(default_factory=dict)
+
+    def put(self, patch: _Patch) -> None:
+        """Add a patch; those below it cede their pixels to it."""
+        kept = []
+        for older in self.patches.get(patch.index.position, []):
+            area = older.index.overlap(patch.index)
+            if area is not None:
+                rows, columns = area
+                if (rows.stop - rows.start, columns.stop - columns.start) == older.index.size:
+                    continue
+                older.predicted.cede(area)
+            kept.append(older)
+        self.patches[patch.index.position] = [*kept, patch]
 
 
 class ResultLayers:
@@ -65,12 +93,14 @@ class ResultLayers:
         threading.Thread(target=_import_ahead, name="clsclip-import", daemon=True).start()
 
     def add(
-        self, image: Image, plane: Plane, segmentation: Segmentation, threshold: float
-    ) -> Labels:
+        self, image: Image, plane: Plane, segmentation: Segmentation, threshold: float,
+        request: SegmentRequest | None = None,
+    ) -> Labels:  # fmt: skip
         """Put a segmentation into a label layer.
 
         A plane joins the layer of an earlier result if image, words, model and its weights are
-        the same and the user has changed nothing in that plane. Else a new layer is made.
+        the same and the user has changed nothing in that plane, or in its region if it has one.
+        Else a new layer is made.
 
         Parameters
         ----------
@@ -81,6 +111,8 @@ class ResultLayers:
         segmentation : Segmentation
             Probabilities of shape (K, H, W) for that plane.
         threshold : float, in (0, 1]
+        request : SegmentRequest, optional
+            What the segmentation answers; :meth:`is_done` compares it.
 
         Returns
         -------
@@ -92,27 +124,89 @@ class ResultLayers:
         InvalidImageError
             If a label array of the image's shape does not fit into memory.
         """
-        index = plane.index
         predicted = PredictedPlane(segmentation, threshold)
-        identity = (segmentation.words, segmentation.model, segmentation.model_version,
-                    index.shape, index.hidden, plane.level)  # fmt: skip
-        layer = self._find(image, index, identity)
+        layer = self._find(image, plane, segmentation)
         if layer is None:
             labels = plane.blank_labels()
-            predicted.write_first(index.view(labels))
+            predicted.write_first(plane.index.view(labels))
             layer = _new_layer(labels, plane, segmentation.words)
-            self._results[layer] = _Result(weakref.ref(image), identity, threshold)
+            self._results[layer] = _Result(
+                weakref.ref(image),
+                _identity(plane, segmentation.words, segmentation.model),
+                segmentation.model_version,
+                threshold,
+            )
             self._viewer.add_layer(layer)
         else:
-            predicted.write_first(index.view(layer.data))
+            predicted.write_first(plane.index.view(layer.data))
             layer.refresh(extent=False)
-        result = self._results[layer]
-        result.planes[index.position] = (index, predicted)
-        result.threshold = threshold
-        layer.metadata[METADATA_KEY] = _metadata(plane, segmentation, threshold)
+        self._remember(layer, plane, predicted, request)
         self._latest = weakref.ref(layer)
         self._viewer.layers.selection.active = layer
         return layer
+
+    def fill(
+        self, layer: Labels, plane: Plane, segmentation: Segmentation, request: SegmentRequest
+    ) -> bool:
+        """Put one more plane into a result layer, unless the user has painted in that plane.
+
+        Parameters
+        ----------
+        layer : Labels
+            A result of the same image, words, model and weights. Neither the selection nor the
+            threshold changes.
+        plane, segmentation, request
+            See :meth:`add`.
+
+        Returns
+        -------
+        bool
+            Whether the plane was put into the layer.
+        """
+        result = self._results[layer]
+        index = plane.index
+        if layer.data.shape != index.shape or _holds_user_pixels(layer, result, index):
+            return False
+        predicted = PredictedPlane(segmentation, result.threshold)
+        predicted.write_first(index.view(layer.data))
+        self._remember(layer, plane, predicted, request)
+        if self._displayed_position(layer) == index.position:
+            layer.refresh(extent=False)
+        return True
+
+    def begun(self, image: Image, plane: Plane, request: SegmentRequest) -> Labels | None:
+        """Find the latest result of an image for the same words and model, with any weights."""
+        identity = _identity(plane, request.words, request.model)
+        for layer, result in reversed(list(self._results.items())):
+            if (
+                layer in self._viewer.layers
+                and result.image() is image
+                and result.identity == identity
+                and layer.data.shape == plane.index.shape
+            ):
+                return layer
+        return None
+
+    def is_open(self, layer: Labels) -> bool:
+        """Whether a result layer is still in the viewer."""
+        return layer in self._viewer.layers
+
+    def model_version(self, layer: Labels) -> str:
+        """Return the hash of the weights behind a result layer."""
+        return self._results[layer].model_version
+
+    def is_done(self, layer: Labels, plane: Plane, request: SegmentRequest) -> bool:
+        """Whether a result layer has this whole plane already, asked with the same settings."""
+        return any(
+            patch.settings == (request, plane.channels) and patch.index.whole
+            for patch in self._results[layer].patches.get(plane.index.position, [])
+        )
+
+    def is_free(self, layer: Labels, plane: Plane) -> bool:
+        """Whether nothing but predictions may be in a plane. Reads only; for any thread."""
+        if plane.index.position in self._results[layer].patches:
+            return True  # what was painted over a prediction, fill() finds out
+        return not plane.index.view(layer.data).any()
 
     def current(self) -> Labels | None:
         """Return the result layer that the threshold is about: the active one, else the latest."""
@@ -141,11 +235,8 @@ class ResultLayers:
         result.threshold = threshold
         if METADATA_KEY in layer.metadata:
             layer.metadata[METADATA_KEY]["threshold"] = threshold
-        try:
-            position = displayed_index(layer, self._viewer.dims).position
-        except InvalidImageError:
-            return  # 3D display, or the sliders stand outside: no plane is on screen
-        if position in result.planes:
+        position = self._displayed_position(layer)
+        if position in result.patches:
             self._write(layer, position)
             layer.refresh(extent=False)
 
@@ -158,29 +249,45 @@ class ResultLayers:
             Whether there was one.
         """
         for layer, result in self._results.items():
-            for position, (_, predicted) in result.planes.items():
-                if predicted.threshold != result.threshold:
+            for position, patches in result.patches.items():
+                if any(patch.predicted.threshold != result.threshold for patch in patches):
                     self._write(layer, position)
                     return True
         return False
 
+    def _remember(
+        self, layer: Labels, plane: Plane, predicted: PredictedPlane, request: SegmentRequest | None
+    ) -> None:
+        result = self._results[layer]
+        result.put(_Patch(plane.index, predicted, (request, plane.channels)))
+        result.threshold = predicted.threshold
+        layer.metadata[METADATA_KEY] = _metadata(plane, predicted.segmentation, predicted.threshold)
+
+    def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
+        try:
+            return displayed_index(layer, self._viewer.dims).position
+        except InvalidImageError:
+            return None  # 3D display, or the sliders stand outside: no plane is on screen
+
     def _write(self, layer: Labels, position: tuple[int, ...]) -> None:
         result = self._results[layer]
-        index, predicted = result.planes[position]
-        if layer.data.shape == index.shape:
-            predicted.write(index.view(layer.data), result.threshold)
-        else:  # the user has put other data into the layer
-            del result.planes[position]
+        for patch in tuple(result.patches[position]):
+            if layer.data.shape == patch.index.shape:
+                patch.predicted.write(patch.index.view(layer.data), result.threshold)
+            else:  # the user has put other data into the layer
+                result.patches.pop(position, None)
 
-    def _find(self, image: Image, index: PlaneIndex, identity: tuple[Any, ...]) -> Labels | None:
+    def _find(self, image: Image, plane: Plane, segmentation: Segmentation) -> Labels | None:
         """Find a layer that can take the plane without touching pixels of the user."""
+        identity = _identity(plane, segmentation.words, segmentation.model)
         for layer, result in reversed(list(self._results.items())):
             if (
                 layer in self._viewer.layers
                 and result.image() is image
                 and result.identity == identity
-                and layer.data.shape == index.shape
-                and not _holds_user_pixels(layer, result, index)
+                and result.model_version == segmentation.model_version
+                and layer.data.shape == plane.index.shape
+                and not _holds_user_pixels(layer, result, plane.index)
             ):
                 return layer
         return None
@@ -195,11 +302,25 @@ def _import_ahead() -> None:
         importlib.import_module(module)
 
 
+def _identity(plane: Plane, words: tuple[str, ...], model: str) -> tuple[Any, ...]:
+    """What planes of one layer have in common, beside image and weights."""
+    where = plane.placement
+    return (words, model, plane.index.shape, plane.index.hidden, plane.level,
+            tuple(where.scale), tuple(where.translate))  # fmt: skip
+
+
 def _holds_user_pixels(layer: Labels, result: _Result, index: PlaneIndex) -> bool:
-    if index.position not in result.planes:
-        return bool(index.view(layer.data).any())
-    known, predicted = result.planes[index.position]
-    return predicted.has_changes(known.view(layer.data))
+    user = index.view(layer.data) != 0
+    for patch in result.patches.get(index.position, []):
+        here, there = index.overlap(patch.index), patch.index.overlap(index)
+        if here is None or there is None:
+            continue
+        changed, owned = (
+            pixels[there].T if patch.index.transposed != index.transposed else pixels[there]
+            for pixels in patch.predicted.changes(patch.index.view(layer.data))
+        )
+        user[here] = np.where(owned, changed, user[here])
+    return bool(user.any())
 
 
 def _new_layer(labels: NDArray[np.uint16], plane: Plane, words: tuple[str, ...]) -> Labels:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -32,6 +34,8 @@ class SegmentJob:
     plane : Plane
         What to segment; read in the thread.
     request : SegmentRequest
+    read : callable, optional
+        Gives the pixels of the plane. None: they are read by :func:`read_plane`.
 
     Attributes
     ----------
@@ -42,12 +46,14 @@ class SegmentJob:
     """
 
     def __init__(
-        self, supervisor: BackendSupervisor, plane: Plane, request: SegmentRequest
-    ) -> None:
+        self, supervisor: BackendSupervisor, plane: Plane, request: SegmentRequest,
+        read: Callable[[], NDArray[Any]] | None = None,
+    ) -> None:  # fmt: skip
         self.plane: Final = plane
         self.request: Final = request
         self.progress: Progress | None = None
         self._supervisor = supervisor
+        self._read = read or partial(read_plane, plane)
         self._id = uuid.uuid4().hex
         self._cancelled = threading.Event()
         self._ended = threading.Event()
@@ -55,7 +61,7 @@ class SegmentJob:
 
     def start(self) -> None:
         """Begin; returns at once."""
-        threading.Thread(target=self._run, name="clsclip-segment", daemon=True).start()
+        threading.Thread(target=self.run, name="clsclip-segment", daemon=True).start()
 
     def cancel(self) -> None:
         """End the job now. The backend is told in the background, until it has stopped too."""
@@ -80,9 +86,10 @@ class SegmentJob:
             raise self._outcome
         return self._outcome
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Do it in this thread; returns when the backend has answered or given up."""
         try:
-            image = _read(self.plane)
+            image = self._read()
             client = self._supervisor.ready_client(self._cancelled.is_set)
             threading.Thread(
                 target=self._follow, args=(client,), name="clsclip-progress", daemon=True
@@ -108,8 +115,8 @@ class SegmentJob:
                 continue
 
 
-def _read(plane: Plane) -> NDArray[Any]:
-    """Read the plane; whatever the library behind a lazy image raises becomes our own error."""
+def read_plane(plane: Plane) -> NDArray[Any]:
+    """Read a plane; whatever the library behind a lazy image raises becomes our own error."""
     try:
         return plane.read()
     except ClsClipError:

@@ -30,8 +30,9 @@ from clsclip.errors import BackendDiedError, CancelledError, ClsClipError, Inval
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._layers import displayed_plane
+from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
+from napari_clsclip._scope import ScopeRow
 from napari_clsclip._segment_job import SegmentJob
 from napari_clsclip._supervisor import BackendState, BackendStatus
 from napari_clsclip._words_edit import WordsEdit
@@ -66,7 +67,7 @@ class SegmentTab(QWidget):
         self._viewer = viewer
         self._connection = connection
         self._results = ResultLayers(viewer)
-        self._job: SegmentJob | None = None
+        self._job: SegmentJob | PlanesRun | None = None
         self._image_of_job: Image | None = None
         self._progress: cancelable_progress | None = None
         self._poll_timer = QTimer(self, interval=POLL_MILLISECONDS, singleShot=True)
@@ -75,6 +76,8 @@ class SegmentTab(QWidget):
         self._hidden_planes_timer.timeout.connect(self._update_hidden_plane)
 
         self.image = ComboBox(choices=self._images)
+        self.scope = ScopeRow(viewer)
+        self.image.changed.connect(self.scope.follow)
         self.model = _ModelCombo()
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
@@ -86,7 +89,7 @@ class SegmentTab(QWidget):
         self.threshold.setValue(DEFAULT_THRESHOLD)
         self.threshold.setToolTip(_THRESHOLD_TOOLTIP)
         self.segment_button = QPushButton("Segment")
-        self.segment_button.setToolTip("Segment the plane on screen (Enter in the words).")
+        self.segment_button.setToolTip("Segment the image (Enter in the words).")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
         self.message = QLabel()
@@ -110,9 +113,10 @@ class SegmentTab(QWidget):
     def reset_choices(self) -> None:
         """Offer the images that are open now."""
         self.image.reset_choices()
+        self.scope.follow(self.image.value)
 
     def segment(self) -> None:
-        """Segment the plane on screen with what the form says; returns at once."""
+        """Segment the image as the form says; returns at once."""
         if self._job is not None:
             return
         try:
@@ -123,18 +127,26 @@ class SegmentTab(QWidget):
                     "File > Open Sample > ClsCLIP."
                 )
             words = parse_words(self.words.text())
-            plane = displayed_plane(image, self._viewer.dims)
+            planes = self.scope.planes(image)
             request = SegmentRequest(
                 model=self.model.currentText().strip() or DEFAULT_MODEL,
                 zoom=self.zoom.value() or None,
                 words=words,
-                contrast_limits=plane.contrast_limits,
+                contrast_limits=planes[0].contrast_limits,
             )
         except ClsClipError as error:
             self._show_error(error.message)
             return
         self.words.remember(words)
-        job = SegmentJob(self._connection.supervisor, plane, request)
+        supervisor = self._connection.supervisor
+        job: SegmentJob | PlanesRun
+        if len(planes) > 1:
+            job = PlanesRun(self._results, supervisor, image, planes, request, self.threshold.value)
+            if job.nothing_to_do:
+                self._show(job.ending())
+                return
+        else:
+            job = SegmentJob(supervisor, planes[0], request)
         self._job, self._image_of_job = job, image
         self.destroyed.connect(job.cancel)  # the viewer may be closed meanwhile
         self._show_busy(True)
@@ -155,16 +167,22 @@ class SegmentTab(QWidget):
         job = self._job
         if job is None:
             return
+        if isinstance(job, PlanesRun):
+            job.take()
         if job.done:
             self._finish(job)
             return
         self._poll_timer.start()
-        self._show(_waiting_words(job.progress, self._connection.status))
+        status = self._connection.status
+        if isinstance(job, PlanesRun):
+            self._show(job.message(status))
+        else:
+            self._show(_waiting_words(job.progress, status))
         # Last, because napari's progress bar runs the event loop.
         if job.progress is not None and self._progress is not None:
             _show_progress(self._progress, job.progress)
 
-    def _finish(self, job: SegmentJob) -> None:
+    def _finish(self, job: SegmentJob | PlanesRun) -> None:
         image, progress = self._image_of_job, self._progress
         self._job = self._image_of_job = self._progress = None
         self._poll_timer.stop()
@@ -173,17 +191,35 @@ class SegmentTab(QWidget):
             progress.close()
         self._show_busy(False)
         self._show("")
+        if isinstance(job, PlanesRun):
+            self._finish_run(job)
+            return
         try:
             segmentation = job.result()
-            layer = self._results.add(image, job.plane, segmentation, self.threshold.value())
+            layer = self._results.add(
+                image, job.plane, segmentation, self.threshold.value(), job.request
+            )
         except CancelledError as error:
             self._show(error.message)
-        except BackendDiedError as error:
-            self._show_error(_LOCAL_DEATH if self._connection.supervisor.local else error.message)
         except ClsClipError as error:
-            self._show_error(error.message)
+            self._show_error(self._error_words(error))
         else:
             self._show(_summary(layer, job, segmentation))
+
+    def _finish_run(self, run: PlanesRun) -> None:
+        run.take(all_of_them=True)
+        error, ending = run.error, run.ending()
+        if error is not None:
+            self._show_error(f"{self._error_words(error)} {ending}")
+        elif run.has_failures:
+            self._show_error(ending)
+        else:
+            self._show(ending)
+
+    def _error_words(self, error: Exception) -> str:
+        if isinstance(error, BackendDiedError) and self._connection.supervisor.local:
+            return _LOCAL_DEATH
+        return str(error)
 
     def _apply_threshold(self, threshold: float) -> None:
         layer = self._results.current()
@@ -229,6 +265,7 @@ class SegmentTab(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Image", self.image.native)
+        form.addRow("Scope", self.scope)
         form.addRow("Words", self.words)
         for name, widget in (("model", self.model), ("zoom", self.zoom)):
             field = SegmentSettings.model_fields[name]
@@ -297,4 +334,5 @@ def _summary(layer: Labels, job: SegmentJob, segmentation: Segmentation) -> str:
             f"{word} {np.count_nonzero(labels == k) / labels.size:.1%}"
             for k, word in enumerate(words, start=1)
         )
-    return f"{found} of the plane, in {segmentation.seconds:.1f} s."
+    part = "plane" if job.plane.index.whole else "region"
+    return f"{found} of the {part}, in {segmentation.seconds:.1f} s."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import dask.array
 import numpy as np
 import pytest
@@ -122,7 +124,7 @@ def test_invariants(stack: NDArray[np.uint8], min_overlap: float) -> None:
             a, b = result[z] == k, result[z + 1] == k
             assert (a & b).sum() / (a | b).sum() >= min_overlap
     # Above one half there is only one candidate: whatever overlaps that much is linked.
-    for a, b in zip(planes, planes[1:], strict=False):
+    for a, b in pairwise(planes):
         for i in np.unique(a[a > 0]):
             for j in np.unique(b[b > 0]):
                 overlap = ((a == i) & (b == j)).sum() / ((a == i) | (b == j)).sum()

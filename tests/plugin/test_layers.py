@@ -257,7 +257,7 @@ def test_empty_image_is_refused() -> None:
 def test_huge_plane_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_layers, "MAX_PLANE_PIXELS", 19)
     viewer, layer = viewer_with(np.zeros((4, 5)))
-    with pytest.raises(InvalidImageError, match=r"4 x 5 pixels; at most 19 .* Crop"):
+    with pytest.raises(InvalidImageError, match=r"4 x 5 pixels; at most 19 .* crop"):
         displayed_plane(layer, viewer.dims)
 
 

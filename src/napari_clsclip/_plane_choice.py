@@ -1,0 +1,155 @@
+"""More or less than the plane on screen: all planes of an image, or the region in view.
+
+Numpy only: nothing here imports Qt, and napari's objects are only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clsclip.errors import InvalidImageError
+from napari_clsclip._layers import (
+    MAX_PLANE_PIXELS,
+    Plane,
+    PlaneIndex,
+    require_readable,
+    unit_ratio,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+_FEWEST_PIXELS: Final = 2
+"""A region has at least so many rows and columns, unless the plane itself has fewer."""
+
+
+def every_plane(plane: Plane) -> tuple[Plane, ...]:
+    """All planes of the image that a plane belongs to.
+
+    Returns
+    -------
+    tuple of Plane
+        One for each position along the hidden axes: the given one first, then those after it,
+        then those before it, the last hidden axis fastest.
+    """
+    index = plane.index
+    positions = list(product(*(range(index.shape[axis]) for axis in index.hidden)))
+    here = positions.index(index.position)
+    return tuple(_at(plane, position) for position in (*positions[here:], *positions[:here]))
+
+
+def count_in_words(plane: Plane) -> str:
+    """How many planes an image has, by axis: ``10 x 5 = 50 planes``."""
+    lengths = [plane.index.shape[axis] for axis in plane.index.hidden]
+    varying = [f"{length:,}" for length in lengths if length > 1]
+    count = int(np.prod(lengths, dtype=np.int64))
+    total = f"{count:,} plane{'s' if count != 1 else ''}"
+    return f"{' x '.join(varying)} = {total}" if len(varying) > 1 else total
+
+
+def visible_region(plane: Plane, layer: Image, viewer: ViewerModel) -> Plane:
+    """Take only what the canvas shows of a plane.
+
+    Parameters
+    ----------
+    plane : Plane
+        Made with ``whole=False``, at any resolution level.
+    layer : Image
+        The layer it is a plane of.
+    viewer : ViewerModel
+        Its camera tells what is in view.
+
+    Returns
+    -------
+    Plane
+        The smallest rectangle of pixels that holds all that is in view: of a rotated layer that
+        is more than what is in view. If the whole plane is too large to get labels, the region
+        counts as an image of its own.
+
+    Raises
+    ------
+    InvalidImageError
+        If (almost) nothing of the layer is in view, or too many pixels are.
+    """
+    index = plane.index
+    parts = list(index.index)
+    first, last = _corners(layer, viewer)
+    for axis in index.displayed:
+        length = index.shape[axis]
+        # From pixels of the finest level to those of the plane, which reach half a pixel around.
+        ratio = length / layer.level_shapes[0][axis]
+        start = max(0, int(np.floor(first[axis] * ratio + 0.5)))
+        stop = min(length, int(np.ceil(last[axis] * ratio + 0.5)))
+        if stop - start < min(_FEWEST_PIXELS, length):
+            raise InvalidImageError(
+                f"Nothing of the image '{plane.image}' is in view. Move it into view (the home "
+                "button below the layer list), or choose another scope than the visible region."
+            )
+        whole = stop - start == length
+        parts[axis] = slice(None) if whole else slice(start, stop)
+    region = replace(plane, index=replace(index, index=tuple(parts)))
+    require_readable(region.index, plane.image)
+    pixels = np.prod([index.shape[axis] for axis in index.displayed], dtype=np.float64)
+    return _cropped(region) if pixels > MAX_PLANE_PIXELS else region
+
+
+def _corners(layer: Image, viewer: ViewerModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and last position in view along each axis, in pixels of the finest level."""
+    dims, camera = viewer.dims, viewer.camera
+    size = viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size
+    missing = dims.ndim - layer.ndim
+    point = np.array(dims.point, dtype=np.float64)
+    corners = []
+    for signs in product((-0.5, 0.5), repeat=2):
+        for k, axis in enumerate(dims.displayed):
+            point[axis] = camera.center[k - 2] + signs[k] * size[k] / camera.zoom
+        own = [point[axis + missing] * unit_ratio(layer, dims, axis) for axis in range(layer.ndim)]
+        corners.append(layer.world_to_data(own))
+    return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def _at(plane: Plane, position: tuple[int, ...]) -> Plane:
+    parts = list(plane.index.index)
+    for axis, value in zip(plane.index.hidden, position, strict=True):
+        parts[axis] = value
+    return replace(plane, index=replace(plane.index, index=tuple(parts)))
+
+
+def _cropped(region: Plane) -> Plane:
+    """The region as an image of its own, with its own place in the world."""
+    index = region.index
+    start = tuple(
+        0 if isinstance(part, int) else part.indices(length)[0]
+        for part, length in zip(index.index, index.shape, strict=True)
+    )
+    shape = list(index.shape)
+    for axis, length in zip(index.displayed, index.size, strict=True):
+        shape[axis] = length
+    parts = tuple(part if isinstance(part, int) else slice(None) for part in index.index)
+    return replace(
+        region,
+        source=_Crop(region.source, index.index),
+        index=PlaneIndex(parts, index.displayed, tuple(shape)),
+        placement=region.placement.moved(np.array(start, dtype=np.float64)),
+    )
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """Part of an array that may be lazy; indexed like an array of that part's size."""
+
+    source: Any
+    region: tuple[int | slice, ...]
+
+    def __getitem__(self, index: tuple[int | slice, ...]) -> Any:
+        own = tuple(
+            part if isinstance(part, int) else region
+            for part, region in zip(index, self.region, strict=False)
+        )
+        return self.source[own + index[len(own) :]]

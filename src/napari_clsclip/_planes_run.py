@@ -1,0 +1,246 @@
+"""All planes of an image into one result layer: what is left to do, how far it is, how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from napari.layers import Image, Labels
+
+from clsclip.errors import ClsClipError, InvalidImageError
+from clsclip.segmentation import Segmentation
+from clsclip.wire import Progress, SegmentRequest
+from napari_clsclip._layers import Plane
+from napari_clsclip._plane_choice import count_in_words
+from napari_clsclip._planes_job import PlanesJob
+from napari_clsclip._results import ResultLayers
+from napari_clsclip._supervisor import BackendState, BackendStatus, BackendSupervisor
+
+TAKE_SECONDS: Final = 0.02
+"""Time in the Qt thread that finished planes may take at once; a single one may take longer."""
+
+_TIMED_PLANES: Final = 8
+_NAMED_PLANES: Final = 3
+
+
+class PlanesRun:
+    """A job over many planes, and the layer that it fills. All methods are for the Qt thread.
+
+    Planes that the layer has with the same settings are left out, so a run that was cancelled,
+    or whose backend died, goes on where it was. Planes in which the user has painted are not
+    touched.
+
+    Parameters
+    ----------
+    results : ResultLayers
+    supervisor : BackendSupervisor
+    image : Image
+        The layer that is segmented; it may be removed meanwhile.
+    planes : sequence of Plane
+        All planes, in the order in which they are wanted.
+    request : SegmentRequest
+    threshold : callable
+        Gives the threshold, in (0, 1], for a new layer.
+
+    Attributes
+    ----------
+    layer : Labels or None
+        The layer that is filled, once there is one.
+    total : int
+        Planes of the image.
+    nothing_to_do : bool
+        Whether the layer has every plane already.
+    """
+
+    def __init__(
+        self,
+        results: ResultLayers,
+        supervisor: BackendSupervisor,
+        image: Image,
+        planes: Sequence[Plane],
+        request: SegmentRequest,
+        threshold: Callable[[], float],
+    ) -> None:
+        self._results = results
+        self._supervisor = supervisor
+        self._image = image
+        self._request = request
+        self._threshold = threshold
+        self.layer: Labels | None = results.begun(image, planes[0], request)
+        self.total: Final = len(planes)
+        self._count = count_in_words(planes[0])
+        self._earlier = [plane for plane in planes if self._is_done(plane)]
+        missing = [plane for plane in planes if not self._is_done(plane)]
+        self.nothing_to_do: Final = not missing
+        self._again: list[Plane] = []
+        self._segmented = self._painted = 0
+        self._failed: list[tuple[Plane, InvalidImageError]] = []
+        self._error: Exception | None = None
+        self._cancelled = self._layer_removed = False
+        self._ends: deque[float] = deque(maxlen=_TIMED_PLANES + 1)
+        self._began = time.monotonic()
+        self._job = self._new_job(missing)
+
+    @property
+    def ended(self) -> int:
+        """Planes that are done with, whatever came of them."""
+        return len(self._earlier) + self._segmented + self._painted + len(self._failed)
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the run before all planes were done; None too after :meth:`cancel`."""
+        return self._error or self._job.error
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._began = time.monotonic()
+        self._job.start()
+
+    def cancel(self) -> None:
+        """End the run now; what is done stays."""
+        self._cancelled = True
+        self._job.cancel()
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._cancelled or self._error is not None or (self._job.done and not self._again)
+
+    def take(self, *, all_of_them: bool = False) -> None:
+        """Put planes that are finished into the layer.
+
+        Parameters
+        ----------
+        all_of_them : bool
+            Whether to go on after ``TAKE_SECONDS``; do so once the run is :attr:`done`.
+        """
+        if self._error is not None:
+            return
+        until = time.monotonic() + TAKE_SECONDS
+        while (ended := self._job.take()) is not None:
+            if ended.outcome is None:
+                self._painted += 1
+            elif isinstance(ended.outcome, InvalidImageError):
+                self._failed.append((ended.plane, ended.outcome))
+            else:
+                self._place(ended.plane, ended.outcome)
+            self._ends.append(time.monotonic())
+            if not all_of_them and time.monotonic() > until:
+                return
+        if self._again and self._job.done and not self._cancelled and self.error is None:
+            self._job = self._new_job(self._again)
+            self._again = []
+            self._job.start()
+
+    @property
+    def progress(self) -> Progress:
+        """How many planes are done with."""
+        return Progress(state="running", done=self.ended, total=self.total)
+
+    def message(self, status: BackendStatus) -> str:
+        """What the run does now, in words for the user."""
+        if self.ended == len(self._earlier) and status.state is BackendState.STARTING:
+            return f"{self._count}. Waiting for the backend to start …"
+        progress = self._job.progress
+        steps = f", step {progress.done} of {progress.total}" if progress and progress.total else ""
+        left = f", about {_duration(self._seconds_left())} left" if len(self._ends) > 1 else ""
+        number = min(self.ended + 1, self.total)
+        return f"Segmenting {self._count}: number {number:,}{steps}{left}."
+
+    def ending(self) -> str:
+        """What came of the run, in words for the user."""
+        done = len(self._earlier) + self._segmented
+        sentences = []
+        if self.nothing_to_do:
+            sentences.append(
+                f"All {self.total:,} planes have a result with these settings already. Remove the "
+                "result layer if you want to segment them anew."
+            )
+        elif self._layer_removed:
+            sentences.append("The result layer was removed, so no more planes are segmented.")
+        elif self._cancelled:
+            sentences.append(
+                f"Cancelled. {done:,} of {self.total:,} planes are done and kept; press Segment "
+                "to go on."
+            )
+        elif self.error is not None:
+            if done:
+                sentences.append(f"{done:,} of {self.total:,} planes are done and kept.")
+        else:
+            seconds = _duration(time.monotonic() - self._began)
+            before = f" ({len(self._earlier):,} of them before)" if self._earlier else ""
+            sentences.append(f"{done:,} of {self.total:,} planes segmented{before}, in {seconds}.")
+        if self._painted:
+            sentences.append(f"{self._painted:,} with something painted in them left as they were.")
+        sentences += [
+            f"{_name(plane)} left out: {error.message}"
+            for plane, error in self._failed[:_NAMED_PLANES]
+        ]
+        if len(self._failed) > _NAMED_PLANES:
+            names = ", ".join(_name(plane) for plane, _ in self._failed[_NAMED_PLANES:])
+            sentences.append(f"Also left out: {names}.")
+        return " ".join(sentences)
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether some planes could not be segmented."""
+        return bool(self._failed)
+
+    def _place(self, plane: Plane, segmentation: Segmentation) -> None:
+        layer = self.layer
+        if layer is not None and not self._results.is_open(layer):
+            self._layer_removed = True
+            self.cancel()
+            return
+        if layer is not None and self._results.model_version(layer) != segmentation.model_version:
+            # The weights behind the name have changed: a new layer, and none of it done before.
+            self._again, self._earlier = self._earlier, []
+            layer = None
+        if layer is not None:
+            filled = self._results.fill(layer, plane, segmentation, self._request)
+            self._segmented += filled
+            self._painted += not filled
+            return
+        try:
+            self.layer = self._results.add(
+                self._image, plane, segmentation, self._threshold(), self._request
+            )
+        except ClsClipError as error:
+            self._error = error
+            self._job.cancel()
+        else:
+            self._segmented += 1
+
+    def _new_job(self, planes: Sequence[Plane]) -> PlanesJob:
+        return PlanesJob(self._supervisor, planes, self._request, self._may_touch)
+
+    def _is_done(self, plane: Plane) -> bool:
+        return self.layer is not None and self._results.is_done(self.layer, plane, self._request)
+
+    def _may_touch(self, plane: Plane) -> bool:
+        layer = self.layer
+        return layer is None or self._results.is_free(layer, plane)
+
+    def _seconds_left(self) -> float:
+        per_plane = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return per_plane * (self.total - self.ended)
+
+
+def _name(plane: Plane) -> str:
+    """Where a plane is, as the sliders count: ``plane z 3`` or ``plane (4, 3)``."""
+    labels = [plane.placement.axis_labels[axis] for axis in plane.index.hidden]
+    position = plane.index.position
+    if all(label and not label.lstrip("-").isdigit() for label in labels):
+        return "Plane " + ", ".join(
+            f"{label} {value}" for label, value in zip(labels, position, strict=True)
+        )
+    return f"Plane {position[0] if len(position) == 1 else position}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = seconds / 60
+    return f"{round(minutes)} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,107 @@
+"""The form row that says how much of an image is segmented."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from napari.components import ViewerModel
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QWidget
+
+from clsclip.errors import ClsClipError
+from napari_clsclip._layers import Plane, displayed_plane
+from napari_clsclip._plane_choice import count_in_words, every_plane, visible_region
+
+
+class Scope(Enum):
+    """How much of an image is segmented; the value is for the user."""
+
+    PLANE = "This plane"
+    REGION = "Visible region"
+    ALL = "All planes"
+
+
+_TOOLTIPS: Final = {
+    Scope.PLANE: "The plane on screen.",
+    Scope.REGION: "The part of the plane that the canvas shows; the rest of the labels stays.",
+    Scope.ALL: "Every plane along the sliders, the one on screen first. What is done is kept when "
+    "you cancel, and Segment goes on from there. Planes in which you have painted stay.",
+}
+_FULL_TOOLTIP: Final = (
+    "Read the finest level of this multiscale image instead of the level on screen."
+)
+
+
+class ScopeRow(QWidget):
+    """Choice of scope, and of full resolution for multiscale images.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        What it shows decides which planes and which region are meant.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._image: Image | None = None
+        self.choice = QComboBox()
+        for row, scope in enumerate(Scope):
+            self.choice.addItem(scope.value, scope)
+            self.choice.setItemData(row, _TOOLTIPS[scope], Qt.ItemDataRole.ToolTipRole)
+        self.choice.setToolTip("How much of the image is segmented.")
+        self.full_resolution = QCheckBox("Full resolution")
+        self.full_resolution.setToolTip(_FULL_TOOLTIP)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.choice, stretch=1)
+        layout.addWidget(self.full_resolution)
+        self.full_resolution.hide()
+        viewer.dims.events.order.connect(self._update)
+        viewer.dims.events.ndisplay.connect(self._update)
+
+    @property
+    def scope(self) -> Scope:
+        """What is chosen."""
+        return Scope(self.choice.currentData())
+
+    @scope.setter
+    def scope(self, scope: Scope) -> None:
+        self.choice.setCurrentIndex(list(Scope).index(scope))
+
+    def follow(self, image: Image | None) -> None:
+        """Say how many planes an image has, and offer its full resolution if it has levels."""
+        self._image = image
+        self._update()
+
+    def planes(self, image: Image) -> tuple[Plane, ...]:
+        """Choose what to segment of an image: one plane or region, or every plane.
+
+        Raises
+        ------
+        InvalidImageError
+            If there is nothing that could be segmented; see :func:`displayed_plane` and
+            :func:`visible_region`.
+        """
+        level = 0 if image.multiscale and self.full_resolution.isChecked() else None
+        plane = displayed_plane(
+            image, self._viewer.dims, level=level, whole=self.scope is not Scope.REGION
+        )
+        if self.scope is Scope.REGION:
+            return (visible_region(plane, image, self._viewer),)
+        return every_plane(plane) if self.scope is Scope.ALL else (plane,)
+
+    def _update(self) -> None:
+        image = self._image
+        self.full_resolution.setVisible(image is not None and bool(image.multiscale))
+        count = ""
+        if image is not None:
+            try:
+                plane = displayed_plane(image, self._viewer.dims, whole=False)
+            except ClsClipError:
+                pass  # told when it is to be segmented
+            else:
+                count = f": {count_in_words(plane).removesuffix(' planes').removesuffix(' plane')}"
+        self.choice.setItemText(list(Scope).index(Scope.ALL), f"{Scope.ALL.value}{count}")
