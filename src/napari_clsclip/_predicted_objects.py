@@ -270,9 +270,9 @@ def _ids(
     count = int(found.max(initial=0))
     areas = np.bincount(found.ravel(), minlength=count + 1)
     both = (found > 0) & (last > 0)
-    pairs, overlaps = np.unique(
-        np.stack([found[both], last[both]]).astype(np.int64), axis=1, return_counts=True
-    ) if both.any() else (np.empty((2, 0), np.int64), np.empty(0, np.int64))  # fmt: skip
+    base = int(last.max(initial=0)) + 1
+    keys, overlaps = np.unique(found[both] * np.int64(base) + last[both], return_counts=True)
+    pairs = np.stack(np.divmod(keys, base))
     is_taken = np.isin(pairs[1], list(taken))
     ids = np.zeros(count + 1, np.int32)
     mutual = _mutual(pairs[:, ~is_taken], overlaps[~is_taken])
