@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from clsclip.errors import InvalidImageError
 
@@ -83,17 +83,17 @@ class PlaneIndex:
         """Whether the first of the two axes on screen is the horizontal one."""
         return self.displayed[0] > self.displayed[1]
 
-    def view(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    def view(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Return the part of a label array that belongs to this plane.
 
         Parameters
         ----------
-        labels : ndarray of uint16, shape ``shape``
-            Labels of the whole image.
+        labels : ndarray, shape ``shape``
+            Labels of the whole image, or other values of its pixels.
 
         Returns
         -------
-        ndarray of uint16, shape (H, W)
+        ndarray, shape (H, W)
             A view, oriented as on screen; writing to it changes ``labels``.
         """
         plane = labels[self.index]
@@ -160,12 +160,17 @@ class Plane:
             self._check_finite(array)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
-    def blank_labels(self) -> NDArray[np.uint16]:
+    def blank_labels(self, dtype: DTypeLike = np.uint16) -> NDArray[Any]:
         """Zeros for the whole image; only planes that are written to take memory.
+
+        Parameters
+        ----------
+        dtype : data type
+            Class ids fit into uint16.
 
         Returns
         -------
-        ndarray of uint16, shape ``index.shape``
+        ndarray of ``dtype``, shape ``index.shape``
 
         Raises
         ------
@@ -173,11 +178,12 @@ class Plane:
             If the system cannot promise that much memory.
         """
         try:
-            return np.zeros(self.index.shape, dtype=np.uint16)
+            return np.zeros(self.index.shape, dtype)
         except MemoryError as error:
-            gib = np.prod(self.index.shape, dtype=np.float64) * 2 / 2**30
+            size = np.dtype(dtype).itemsize
+            gib = np.prod(self.index.shape, dtype=np.float64) * size / 2**30
             raise InvalidImageError(
-                f"A label layer for '{self.image}' would take {gib:,.0f} GiB, more than this "
+                f"A layer for '{self.image}' would take {gib:,.0f} GiB, more than this "
                 "machine has. Crop the image, or open fewer planes of it."
             ) from error
 

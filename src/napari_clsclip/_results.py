@@ -6,6 +6,7 @@ import colorsys
 import importlib
 import threading
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,12 +19,17 @@ from numpy.typing import NDArray
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from napari_clsclip._layers import Plane, PlaneIndex, displayed_index
+from napari_clsclip._object_planes import ObjectPlanes
+from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
 
 METADATA_KEY: Final = "clsclip"
 """Key of ``layer.metadata`` under which a result says how it was made."""
 
 OPACITY: Final = 0.5
+
+_CLASS_DTYPE: Final = np.dtype(np.uint16)
+_OBJECT_DTYPE: Final = np.dtype(np.int32)
 
 _FIRST_COLORS: Final = (
     "#1df26a",
@@ -45,6 +51,26 @@ class _Result:
     identity: tuple[Any, ...]
     threshold: float
     planes: dict[tuple[int, ...], tuple[PlaneIndex, PredictedPlane]] = field(default_factory=dict)
+    objects: ObjectPlanes | None = None
+    """The planes instead of ``planes``, if the layer holds objects."""
+
+    def take(
+        self,
+        index: PlaneIndex,
+        segmentation: Segmentation,
+        threshold: float,
+        objects: PredictedObjects | None,
+    ) -> PredictedPlane | PredictedObjects:
+        """Remember a plane; returns what is to be written into it."""
+        self.threshold = threshold
+        if objects is None:
+            predicted = PredictedPlane(segmentation, threshold)
+            self.planes[index.position] = (index, predicted)
+            return predicted
+        if self.objects is None:
+            self.objects = ObjectPlanes(threshold, objects.settings)
+        self.objects.threshold, self.objects.settings = threshold, objects.settings
+        return self.objects.add(index, objects)
 
 
 class ResultLayers:
@@ -65,12 +91,18 @@ class ResultLayers:
         threading.Thread(target=_import_ahead, name="clsclip-import", daemon=True).start()
 
     def add(
-        self, image: Image, plane: Plane, segmentation: Segmentation, threshold: float
+        self,
+        image: Image,
+        plane: Plane,
+        segmentation: Segmentation,
+        threshold: float,
+        objects: PredictedObjects | None = None,
     ) -> Labels:
         """Put a segmentation into a label layer.
 
         A plane joins the layer of an earlier result if image, words, model and its weights are
-        the same and the user has changed nothing in that plane. Else a new layer is made.
+        the same, both hold classes or both objects, and the user has changed nothing in that
+        plane. Else a new layer is made.
 
         Parameters
         ----------
@@ -81,6 +113,8 @@ class ResultLayers:
         segmentation : Segmentation
             Probabilities of shape (K, H, W) for that plane.
         threshold : float, in (0, 1]
+        objects : PredictedObjects, optional
+            Single objects of the plane, whose ids the layer is to hold instead of class ids.
 
         Returns
         -------
@@ -93,23 +127,25 @@ class ResultLayers:
             If a label array of the image's shape does not fit into memory.
         """
         index = plane.index
-        predicted = PredictedPlane(segmentation, threshold)
         identity = (segmentation.words, segmentation.model, segmentation.model_version,
-                    index.shape, index.hidden, plane.level)  # fmt: skip
+                    index.shape, index.hidden, plane.level, objects is not None)  # fmt: skip
         layer = self._find(image, index, identity)
+        dtype = _CLASS_DTYPE if objects is None else _OBJECT_DTYPE
+        labels = layer.data if layer is not None else plane.blank_labels(dtype)
+        result = _Result(weakref.ref(image), identity, threshold)
+        if layer is not None:
+            result = self._results[layer]
+        predicted = result.take(index, segmentation, threshold, objects)
+        predicted.write_first(index.view(labels))
         if layer is None:
-            labels = plane.blank_labels()
-            predicted.write_first(index.view(labels))
-            layer = _new_layer(labels, plane, segmentation.words)
-            self._results[layer] = _Result(weakref.ref(image), identity, threshold)
+            layer = _new_layer(labels, plane, segmentation.words, result.objects)
+            self._results[layer] = result
             self._viewer.add_layer(layer)
         else:
-            predicted.write_first(index.view(layer.data))
             layer.refresh(extent=False)
-        result = self._results[layer]
-        result.planes[index.position] = (index, predicted)
-        result.threshold = threshold
-        layer.metadata[METADATA_KEY] = _metadata(plane, segmentation, threshold)
+            if result.objects is not None:
+                layer.features = result.objects.table()
+        layer.metadata[METADATA_KEY] = _metadata(plane, segmentation, threshold, objects)
         self._latest = weakref.ref(layer)
         self._viewer.layers.selection.active = layer
         return layer
@@ -126,10 +162,22 @@ class ResultLayers:
         """Return the threshold of a result layer."""
         return self._results[layer].threshold
 
+    def objects(self, layer: Labels) -> ObjectPlanes | None:
+        """Return the objects of a result layer; None if it holds classes, or is no result."""
+        result = self._results.get(layer)
+        return None if result is None else result.objects
+
+    def object_layers(self) -> Iterator[tuple[Labels, ObjectPlanes]]:
+        """Go through the result layers with objects that are in the viewer, the latest first."""
+        for layer, result in reversed(list(self._results.items())):
+            if result.objects is not None and layer in self._viewer.layers:
+                yield layer, result.objects
+
     def set_threshold(self, layer: Labels, threshold: float) -> None:
         """Change the threshold of a result layer; pixels that the user changed stay.
 
-        The plane on screen changes at once, :meth:`update_hidden_plane` does the others.
+        The plane on screen changes at once, :meth:`update_hidden_plane` does the others. Objects
+        are left to :class:`~napari_clsclip._object_updates.ObjectUpdates`.
 
         Parameters
         ----------
@@ -141,6 +189,9 @@ class ResultLayers:
         result.threshold = threshold
         if METADATA_KEY in layer.metadata:
             layer.metadata[METADATA_KEY]["threshold"] = threshold
+        if result.objects is not None:
+            result.objects.threshold = threshold
+            return
         try:
             position = displayed_index(layer, self._viewer.dims).position
         except InvalidImageError:
@@ -180,6 +231,7 @@ class ResultLayers:
                 and result.image() is image
                 and result.identity == identity
                 and layer.data.shape == index.shape
+                and (result.objects is None or layer.data.dtype == _OBJECT_DTYPE)
                 and not _holds_user_pixels(layer, result, index)
             ):
                 return layer
@@ -196,15 +248,25 @@ def _import_ahead() -> None:
 
 
 def _holds_user_pixels(layer: Labels, result: _Result, index: PlaneIndex) -> bool:
-    if index.position not in result.planes:
+    planes = result.planes if result.objects is None else result.objects.planes
+    if index.position not in planes:
         return bool(index.view(layer.data).any())
-    known, predicted = result.planes[index.position]
+    known, predicted = planes[index.position]
     return predicted.has_changes(known.view(layer.data))
 
 
-def _new_layer(labels: NDArray[np.uint16], plane: Plane, words: tuple[str, ...]) -> Labels:
+def _new_layer(
+    labels: NDArray[Any], plane: Plane, words: tuple[str, ...], objects: ObjectPlanes | None
+) -> Labels:
     where = plane.placement
-    colors = [*enumerate(class_colors(len(words)), start=1), (None, "white"), (0, "transparent")]
+    features: dict[str, NDArray[Any]]
+    if objects is None:
+        colors = [*enumerate(class_colors(len(words)), 1), (None, "white"), (0, "transparent")]
+        colormap = DirectLabelColormap(color_dict=dict(colors))
+        features = {"index": np.arange(1, len(words) + 1), "class": np.array(words)}
+    else:
+        colormap = None  # napari's own, in which neighbouring ids differ
+        features = objects.table()
     return Labels(
         labels,
         name=", ".join(words),
@@ -216,22 +278,29 @@ def _new_layer(labels: NDArray[np.uint16], plane: Plane, words: tuple[str, ...])
         units=where.units,
         axis_labels=where.axis_labels,
         opacity=OPACITY,
-        colormap=DirectLabelColormap(color_dict=dict(colors)),
-        features={"index": np.arange(1, len(words) + 1), "class": np.array(words)},
+        colormap=colormap,
+        features=features,
     )
 
 
-def _metadata(plane: Plane, segmentation: Segmentation, threshold: float) -> dict[str, Any]:
+def _metadata(
+    plane: Plane,
+    segmentation: Segmentation,
+    threshold: float,
+    objects: PredictedObjects | None,
+) -> dict[str, Any]:
     """How a layer was made, in plain types, so that it can be written as JSON."""
-    return {
+    about = {
         "words": list(segmentation.words),
         "model": segmentation.model,
         "model_version": segmentation.model_version,
         "threshold": threshold,
         "zooms": list(segmentation.zooms),
         "image": plane.image,
-        "classes": dict(enumerate(segmentation.words, start=1)),
     }
+    if objects is None:
+        return {**about, "classes": dict(enumerate(segmentation.words, start=1))}
+    return {**about, "objects": objects.settings.model_dump()}
 
 
 def class_colors(count: int) -> list[Any]:

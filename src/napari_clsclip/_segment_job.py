@@ -8,11 +8,13 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from clsclip.config import InstanceSettings
 from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._client import Client
 from napari_clsclip._layers import Plane
+from napari_clsclip._predicted_objects import PredictedObjects, find_objects
 from napari_clsclip._supervisor import BackendSupervisor
 
 PROGRESS_SECONDS: Final = 0.25
@@ -32,21 +34,32 @@ class SegmentJob:
     plane : Plane
         What to segment; read in the thread.
     request : SegmentRequest
+    objects : tuple of float and InstanceSettings, optional
+        Threshold and settings with which single objects are to be found in the answer, in the
+        same thread.
 
     Attributes
     ----------
     plane, request
         The parameters.
+    objects : PredictedObjects or None
+        What was found, if it was asked for; only once :attr:`done`.
     progress : Progress or None
         The latest answer of the backend.
     """
 
     def __init__(
-        self, supervisor: BackendSupervisor, plane: Plane, request: SegmentRequest
+        self,
+        supervisor: BackendSupervisor,
+        plane: Plane,
+        request: SegmentRequest,
+        objects: tuple[float, InstanceSettings] | None = None,
     ) -> None:
         self.plane: Final = plane
         self.request: Final = request
+        self.objects: PredictedObjects | None = None
         self.progress: Progress | None = None
+        self._wanted = objects
         self._supervisor = supervisor
         self._id = uuid.uuid4().hex
         self._cancelled = threading.Event()
@@ -87,7 +100,10 @@ class SegmentJob:
             threading.Thread(
                 target=self._follow, args=(client,), name="clsclip-progress", daemon=True
             ).start()
-            self._outcome = client.segment(image, self.request, self._id)
+            answer = client.segment(image, self.request, self._id)
+            if self._wanted is not None:
+                self.objects = PredictedObjects.first(answer, find_objects(answer, *self._wanted))
+            self._outcome = answer
         except Exception as error:
             self._outcome = error
             if isinstance(error, BackendError):
