@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from clsclip.errors import InvalidImageError
 
@@ -117,23 +117,43 @@ class PlaneIndex:
             common.append(slice(low - start, high - start))
         return common[0], common[1]
 
+    def covers(self, other: PlaneIndex) -> bool:
+        """Whether each pixel of another plane or region of the same position is also in this."""
+        area = other.overlap(self)
+        if area is None:
+            return False
+        rows, columns = area
+        return (rows.stop - rows.start, columns.stop - columns.start) == other.size
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Row and column, as on screen, at which the region begins; (0, 0) of a whole plane."""
+        top, left = (self._extent(axis)[0] for axis in self.displayed)
+        return top, left
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Tells planes and regions of one array apart: position, then the extents on screen."""
+        extents = (self._extent(axis) for axis in sorted(self.displayed))
+        return (*self.position, *(end for extent in extents for end in extent))
+
     def _extent(self, axis: int) -> tuple[int, int]:
         part = self.index[axis]
         if isinstance(part, int):
             return part, part + 1
         return part.indices(self.shape[axis])[:2]
 
-    def view(self, labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    def view(self, labels: NDArray[Any]) -> NDArray[Any]:
         """Return the part of a label array that belongs to this plane.
 
         Parameters
         ----------
-        labels : ndarray of uint16, shape ``shape``
-            Labels of the whole image.
+        labels : ndarray, shape ``shape``
+            Labels of the whole image, or other values of its pixels.
 
         Returns
         -------
-        ndarray of uint16, shape ``size``
+        ndarray, shape ``size``
             A view, oriented as on screen; writing to it changes ``labels``.
         """
         plane = labels[self.index]
@@ -203,12 +223,17 @@ class Plane:
             self._check_finite(array)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
-    def blank_labels(self) -> NDArray[np.uint16]:
+    def blank_labels(self, dtype: DTypeLike = np.uint16) -> NDArray[Any]:
         """Zeros for the whole image; only planes that are written to take memory.
+
+        Parameters
+        ----------
+        dtype : data type
+            Class ids fit into uint16.
 
         Returns
         -------
-        ndarray of uint16, shape ``index.shape``
+        ndarray of ``dtype``, shape ``index.shape``
 
         Raises
         ------
@@ -216,11 +241,12 @@ class Plane:
             If the system cannot promise that much memory.
         """
         try:
-            return np.zeros(self.index.shape, dtype=np.uint16)
+            return np.zeros(self.index.shape, dtype)
         except MemoryError as error:
-            gib = np.prod(self.index.shape, dtype=np.float64) * 2 / 2**30
+            size = np.dtype(dtype).itemsize
+            gib = np.prod(self.index.shape, dtype=np.float64) * size / 2**30
             raise InvalidImageError(
-                f"A label layer for '{self.image}' would take {gib:,.0f} GiB, more than this "
+                f"A layer for '{self.image}' would take {gib:,.0f} GiB, more than this "
                 "machine has. Crop the image, or open fewer planes of it."
             ) from error
 

@@ -10,10 +10,12 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from clsclip.config import InstanceSettings
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._layers import Plane
+from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._segment_job import SegmentJob, read_plane
 from napari_clsclip._supervisor import BackendSupervisor
 
@@ -27,10 +29,13 @@ class PlaneOutcome:
     plane : Plane
     outcome : Segmentation, InvalidImageError or None
         What it gave, why it cannot be segmented, or None if it was not to be touched.
+    objects : PredictedObjects or None
+        Single objects, if they were asked for.
     """
 
     plane: Plane
     outcome: Segmentation | InvalidImageError | None
+    objects: PredictedObjects | None = None
 
 
 class PlanesJob:
@@ -48,6 +53,8 @@ class PlanesJob:
         The same for all of them.
     may_touch : callable
         Asked in a thread before a plane is read; false leaves it out.
+    objects : tuple of float and InstanceSettings, optional
+        See :class:`~napari_clsclip._segment_job.SegmentJob`.
 
     Attributes
     ----------
@@ -63,12 +70,14 @@ class PlanesJob:
         planes: Sequence[Plane],
         request: SegmentRequest,
         may_touch: Callable[[Plane], bool],
+        objects: tuple[float, InstanceSettings] | None = None,
     ) -> None:
         self.planes: Final = tuple(planes)
         self.request: Final = request
         self.error: Exception | None = None
         self._supervisor = supervisor
         self._may_touch = may_touch
+        self._objects = objects
         self._current: SegmentJob | None = None
         self._stopped = threading.Event()
         self._ended = threading.Event()
@@ -131,10 +140,12 @@ class PlanesJob:
             while (item := self._read.get()) is not None and not self._stopped.is_set():
                 self._room.release()
                 plane, image = item
-                outcome = None if image is None else self._segment(plane, image)
+                outcome = PlaneOutcome(plane, None)
+                if image is not None:
+                    outcome = self._segment(plane, image)
                 if self._stopped.is_set():
                     return
-                self._outcomes.put(PlaneOutcome(plane, outcome))
+                self._outcomes.put(outcome)
         except Exception as error:
             if not self._stopped.is_set():
                 self.error = error
@@ -142,19 +153,18 @@ class PlanesJob:
             self._ended.set()
             self._stop()
 
-    def _segment(
-        self, plane: Plane, image: NDArray[Any] | Exception
-    ) -> Segmentation | InvalidImageError:
+    def _segment(self, plane: Plane, image: NDArray[Any] | Exception) -> PlaneOutcome:
         def read() -> NDArray[Any]:
             if isinstance(image, Exception):
                 raise image
             return image
 
-        job = self._current = SegmentJob(self._supervisor, plane, self.request, read)
+        job = SegmentJob(self._supervisor, plane, self.request, self._objects, read)
+        self._current = job
         if self._stopped.is_set():
             job.cancel()  # a cancel() just before did not see this job
         job.run()
         try:
-            return job.result()
+            return PlaneOutcome(plane, job.result(), job.objects)
         except InvalidImageError as error:
-            return error
+            return PlaneOutcome(plane, error)

@@ -9,12 +9,14 @@ from typing import Final
 
 from napari.layers import Image, Labels
 
+from clsclip.config import InstanceSettings
 from clsclip.errors import ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._layers import Plane
 from napari_clsclip._plane_choice import count_in_words
 from napari_clsclip._planes_job import PlanesJob
+from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._supervisor import BackendState, BackendStatus, BackendSupervisor
 
@@ -42,7 +44,10 @@ class PlanesRun:
         All planes, in the order in which they are wanted.
     request : SegmentRequest
     threshold : callable
-        Gives the threshold, in (0, 1], for a new layer.
+        Gives the threshold, in (0, 1], for a new layer of classes.
+    objects : tuple of float and InstanceSettings, optional
+        Threshold and settings with which single objects are to be found; the layer holds them
+        instead of classes.
 
     Attributes
     ----------
@@ -62,13 +67,17 @@ class PlanesRun:
         planes: Sequence[Plane],
         request: SegmentRequest,
         threshold: Callable[[], float],
+        objects: tuple[float, InstanceSettings] | None = None,
     ) -> None:
         self._results = results
         self._supervisor = supervisor
         self._image = image
         self._request = request
         self._threshold = threshold
-        self.layer: Labels | None = results.begun(image, planes[0], request)
+        self._objects = objects
+        self.layer: Labels | None = results.begun(
+            image, planes[0], request, objects=objects is not None
+        )
         self.total: Final = len(planes)
         self._count = count_in_words(planes[0])
         self._earlier = [plane for plane in planes if self._is_done(plane)]
@@ -125,7 +134,7 @@ class PlanesRun:
             elif isinstance(ended.outcome, InvalidImageError):
                 self._failed.append((ended.plane, ended.outcome))
             else:
-                self._place(ended.plane, ended.outcome)
+                self._place(ended.plane, ended.outcome, ended.objects)
             self._ends.append(time.monotonic())
             if not all_of_them and time.monotonic() > until:
                 return
@@ -188,7 +197,9 @@ class PlanesRun:
         """Whether some planes could not be segmented."""
         return bool(self._failed)
 
-    def _place(self, plane: Plane, segmentation: Segmentation) -> None:
+    def _place(
+        self, plane: Plane, segmentation: Segmentation, objects: PredictedObjects | None
+    ) -> None:
         layer = self.layer
         if layer is not None and not self._results.is_open(layer):
             self._layer_removed = True
@@ -199,14 +210,16 @@ class PlanesRun:
             self._again, self._earlier = self._earlier, []
             layer = None
         if layer is not None:
-            filled = self._results.fill(layer, plane, segmentation, self._request)
+            filled = self._results.fill(layer, plane, segmentation, objects, self._request)
             self._segmented += filled
             self._painted += not filled
             return
         try:
             self.layer = self._results.add(
-                self._image, plane, segmentation, self._threshold(), self._request
-            )
+                self._image, plane, segmentation,
+                self._threshold() if objects is None else objects.threshold,
+                objects, self._request,
+            )  # fmt: skip
         except ClsClipError as error:
             self._error = error
             self._job.cancel()
@@ -214,7 +227,7 @@ class PlanesRun:
             self._segmented += 1
 
     def _new_job(self, planes: Sequence[Plane]) -> PlanesJob:
-        return PlanesJob(self._supervisor, planes, self._request, self._may_touch)
+        return PlanesJob(self._supervisor, planes, self._request, self._may_touch, self._objects)
 
     def _is_done(self, plane: Plane) -> bool:
         return self.layer is not None and self._results.is_done(self.layer, plane, self._request)

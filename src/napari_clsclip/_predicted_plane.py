@@ -6,13 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.segmentation import Segmentation
+from napari_clsclip._user_pixels import UserPixels
 
 
 class PredictedPlane:
     """Probabilities of one plane of a label layer, and the pixels that the user has changed.
-
-    A pixel counts as changed from the moment its label differs from what was last written, and
-    at every threshold after that, until an undo brings back the label it had before.
 
     Parameters
     ----------
@@ -30,9 +28,8 @@ class PredictedPlane:
     def __init__(self, segmentation: Segmentation, threshold: float) -> None:
         self.segmentation = segmentation
         self.threshold = threshold
-        # All of shape (H, W), and only for planes with changed pixels.
-        self._changed: NDArray[np.bool_] | None = None
-        self._before: NDArray[np.uint16] | None = None
+        self._user = UserPixels()
+        # Shape (H, W), and only for planes with changed pixels.
         self._written: NDArray[np.uint16] | None = None
         self._ceded: NDArray[np.bool_] | None = None
 
@@ -63,19 +60,9 @@ class PredictedPlane:
         """
         self._find_changes(labels)
         owned = np.ones(labels.shape, dtype=np.bool_) if self._ceded is None else ~self._ceded
-        changed = np.zeros_like(owned) if self._changed is None else self._changed & owned
+        user = self._user.changed
+        changed = np.zeros_like(owned) if user is None else user & owned
         return changed, owned
-
-    def has_changes(self, labels: NDArray[np.uint16]) -> bool:
-        """Whether the user has changed a pixel.
-
-        Parameters
-        ----------
-        labels : ndarray of uint16, shape (H, W)
-            The plane as it is in the layer now.
-        """
-        self._find_changes(labels)
-        return self._changed is not None and bool(self._changed.any())
 
     def write(self, labels: NDArray[np.uint16], threshold: float) -> None:
         """Put the labels of another threshold into every pixel that the user has not changed.
@@ -89,8 +76,8 @@ class PredictedPlane:
         """
         self._find_changes(labels)
         predicted = self.segmentation.labels(threshold)
-        if self._changed is not None:
-            predicted[self._changed] = labels[self._changed]
+        if self._user.changed is not None:
+            predicted[self._user.changed] = labels[self._user.changed]
             self._written = predicted
         if self._ceded is not None:
             predicted[self._ceded] = labels[self._ceded]
@@ -105,17 +92,8 @@ class PredictedPlane:
         written = self._written
         if written is None:
             written = self.segmentation.labels(self.threshold)
-        different = labels != written
         if self._ceded is not None:
-            different &= ~self._ceded
-        if not different.any():
-            return
-        if self._changed is None or self._before is None:
-            self._changed = np.zeros(labels.shape, dtype=np.bool_)
-            self._before = written.copy()
-        undone = different & self._changed & (labels == self._before)
-        new = different & ~self._changed
-        self._before[new] = written[new]
-        self._changed |= new
-        self._changed &= ~undone
-        self._written = labels.copy()
+            written = np.where(self._ceded, labels, written)
+        user = self._user.updated(labels, written)
+        if user is not self._user:
+            self._user, self._written = user, labels.copy()

@@ -2,77 +2,28 @@
 
 from __future__ import annotations
 
-import colorsys
 import importlib
 import threading
 import weakref
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
-from napari.utils.colormaps import DirectLabelColormap
-from numpy.typing import NDArray
 
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import SegmentRequest
-from napari_clsclip._layers import Plane, PlaneIndex, displayed_index
+from napari_clsclip._layers import Plane, displayed_index
+from napari_clsclip._object_planes import ObjectPlanes
+from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
+from napari_clsclip._result_looks import METADATA_KEY, metadata, new_layer
+from napari_clsclip._result_patches import Result, identity_of, settings_of
 
-METADATA_KEY: Final = "clsclip"
-"""Key of ``layer.metadata`` under which a result says how it was made."""
-
-OPACITY: Final = 0.5
-
-_FIRST_COLORS: Final = (
-    "#1df26a",
-    "#ff3ea5",
-    "#ffd60a",
-    "#00c8ff",
-    "#ff7a1a",
-    "#9d7bff",
-    "#ff4d4d",
-    "#00e0c0",
-)
-
-
-@dataclass(frozen=True)
-class _Patch:
-    """A plane or region that was predicted, and what it was asked with."""
-
-    index: PlaneIndex
-    predicted: PredictedPlane
-    settings: Hashable
-
-
-@dataclass
-class _Result:
-    """What is remembered about a result layer.
-
-    Each pixel belongs to at most one patch: the latest one that covers it.
-    """
-
-    image: weakref.ref[Image]
-    identity: tuple[Any, ...]
-    model_version: str
-    threshold: float
-    patches: dict[tuple[int, ...], list[_Patch]] = field(default_factory=dict)
-
-    def put(self, patch: _Patch) -> None:
-        """Add a patch; those below it cede their pixels to it."""
-        kept = []
-        for older in self.patches.get(patch.index.position, []):
-            area = older.index.overlap(patch.index)
-            if area is not None:
-                rows, columns = area
-                if (rows.stop - rows.start, columns.stop - columns.start) == older.index.size:
-                    continue
-                older.predicted.cede(area)
-            kept.append(older)
-        self.patches[patch.index.position] = [*kept, patch]
+_CLASS_DTYPE: Final = np.dtype(np.uint16)
+_OBJECT_DTYPE: Final = np.dtype(np.int32)
 
 
 class ResultLayers:
@@ -88,19 +39,24 @@ class ResultLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._results: weakref.WeakKeyDictionary[Labels, _Result] = weakref.WeakKeyDictionary()
+        self._results: weakref.WeakKeyDictionary[Labels, Result] = weakref.WeakKeyDictionary()
         self._latest: weakref.ref[Labels] | None = None
         threading.Thread(target=_import_ahead, name="clsclip-import", daemon=True).start()
 
     def add(
-        self, image: Image, plane: Plane, segmentation: Segmentation, threshold: float,
+        self,
+        image: Image,
+        plane: Plane,
+        segmentation: Segmentation,
+        threshold: float,
+        objects: PredictedObjects | None = None,
         request: SegmentRequest | None = None,
-    ) -> Labels:  # fmt: skip
+    ) -> Labels:
         """Put a segmentation into a label layer.
 
         A plane joins the layer of an earlier result if image, words, model and its weights are
-        the same and the user has changed nothing in that plane, or in its region if it has one.
-        Else a new layer is made.
+        the same, both hold classes or both objects, and the user has changed nothing in that
+        plane, or in its region if it has one. Else a new layer is made.
 
         Parameters
         ----------
@@ -111,6 +67,8 @@ class ResultLayers:
         segmentation : Segmentation
             Probabilities of shape (K, H, W) for that plane.
         threshold : float, in (0, 1]
+        objects : PredictedObjects, optional
+            Single objects of the plane, whose ids the layer is to hold instead of class ids.
         request : SegmentRequest, optional
             What the segmentation answers; :meth:`is_done` compares it.
 
@@ -124,38 +82,47 @@ class ResultLayers:
         InvalidImageError
             If a label array of the image's shape does not fit into memory.
         """
-        predicted = PredictedPlane(segmentation, threshold)
-        layer = self._find(image, plane, segmentation)
-        if layer is None:
-            labels = plane.blank_labels()
-            predicted.write_first(plane.index.view(labels))
-            layer = _new_layer(labels, plane, segmentation.words)
-            self._results[layer] = _Result(
+        layer = self._find(image, plane, segmentation, objects is not None)
+        if layer is not None:
+            self._place(layer, plane, segmentation, threshold, objects, request)
+            layer.refresh(extent=False)
+        else:
+            labels = plane.blank_labels(_CLASS_DTYPE if objects is None else _OBJECT_DTYPE)
+            words, model = segmentation.words, segmentation.model
+            result = Result(
                 weakref.ref(image),
-                _identity(plane, segmentation.words, segmentation.model),
+                identity_of(plane, words, model, objects is not None),
                 segmentation.model_version,
                 threshold,
             )
+            predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
+            written = result.put(plane.index, predicted, settings_of(request, plane))
+            written.write_first(plane.index.view(labels))
+            table = None if result.objects is None else result.objects.table()
+            layer = new_layer(labels, plane, words, table)
+            layer.metadata[METADATA_KEY] = _about(plane, segmentation, threshold, objects)
+            self._results[layer] = result
             self._viewer.add_layer(layer)
-        else:
-            predicted.write_first(plane.index.view(layer.data))
-            layer.refresh(extent=False)
-        self._remember(layer, plane, predicted, request)
         self._latest = weakref.ref(layer)
         self._viewer.layers.selection.active = layer
         return layer
 
     def fill(
-        self, layer: Labels, plane: Plane, segmentation: Segmentation, request: SegmentRequest
+        self,
+        layer: Labels,
+        plane: Plane,
+        segmentation: Segmentation,
+        objects: PredictedObjects | None,
+        request: SegmentRequest,
     ) -> bool:
         """Put one more plane into a result layer, unless the user has painted in that plane.
 
         Parameters
         ----------
         layer : Labels
-            A result of the same image, words, model and weights. Neither the selection nor the
-            threshold changes.
-        plane, segmentation, request
+            A result of the same image, words, model and weights, of the same kind (classes or
+            objects). Neither the selection nor the threshold changes.
+        plane, segmentation, objects, request
             See :meth:`add`.
 
         Returns
@@ -164,19 +131,30 @@ class ResultLayers:
             Whether the plane was put into the layer.
         """
         result = self._results[layer]
-        index = plane.index
-        if layer.data.shape != index.shape or _holds_user_pixels(layer, result, index):
+        if layer.data.shape != plane.index.shape or not self._has_room(layer, plane):
             return False
-        predicted = PredictedPlane(segmentation, result.threshold)
-        predicted.write_first(index.view(layer.data))
-        self._remember(layer, plane, predicted, request)
-        if self._displayed_position(layer) == index.position:
+        threshold, settings = result.threshold, getattr(result.objects, "settings", None)
+        self._place(layer, plane, segmentation, threshold, objects, request)
+        result.threshold = threshold
+        if result.objects is not None and settings is not None:
+            result.objects.threshold, result.objects.settings = threshold, settings
+        if self._displayed_position(layer) == plane.index.position:
             layer.refresh(extent=False)
         return True
 
-    def begun(self, image: Image, plane: Plane, request: SegmentRequest) -> Labels | None:
-        """Find the latest result of an image for the same words and model, with any weights."""
-        identity = _identity(plane, request.words, request.model)
+    def begun(
+        self, image: Image, plane: Plane, request: SegmentRequest, *, objects: bool
+    ) -> Labels | None:
+        """Find the latest result of an image for the same words and model, with any weights.
+
+        Parameters
+        ----------
+        image, plane, request
+            See :meth:`add`.
+        objects : bool
+            Whether the layer is to hold objects, or else classes.
+        """
+        identity = identity_of(plane, request.words, request.model, objects)
         for layer, result in reversed(list(self._results.items())):
             if (
                 layer in self._viewer.layers
@@ -197,14 +175,11 @@ class ResultLayers:
 
     def is_done(self, layer: Labels, plane: Plane, request: SegmentRequest) -> bool:
         """Whether a result layer has this whole plane already, asked with the same settings."""
-        return any(
-            patch.settings == (request, plane.channels) and patch.index.whole
-            for patch in self._results[layer].patches.get(plane.index.position, [])
-        )
+        return self._results[layer].has(plane.index, settings_of(request, plane))
 
     def is_free(self, layer: Labels, plane: Plane) -> bool:
         """Whether nothing but predictions may be in a plane. Reads only; for any thread."""
-        if plane.index.position in self._results[layer].patches:
+        if self._results[layer].at(plane.index.position):
             return True  # what was painted over a prediction, fill() finds out
         return not plane.index.view(layer.data).any()
 
@@ -220,10 +195,22 @@ class ResultLayers:
         """Return the threshold of a result layer."""
         return self._results[layer].threshold
 
+    def objects(self, layer: Labels) -> ObjectPlanes | None:
+        """Return the objects of a result layer; None if it holds classes, or is no result."""
+        result = self._results.get(layer)
+        return None if result is None else result.objects
+
+    def object_layers(self) -> Iterator[tuple[Labels, ObjectPlanes]]:
+        """Go through the result layers with objects that are in the viewer, the latest first."""
+        for layer, result in reversed(list(self._results.items())):
+            if result.objects is not None and layer in self._viewer.layers:
+                yield layer, result.objects
+
     def set_threshold(self, layer: Labels, threshold: float) -> None:
         """Change the threshold of a result layer; pixels that the user changed stay.
 
-        The plane on screen changes at once, :meth:`update_hidden_plane` does the others.
+        The plane on screen changes at once, :meth:`update_hidden_plane` does the others. Objects
+        are left to :class:`~napari_clsclip._object_updates.ObjectUpdates`.
 
         Parameters
         ----------
@@ -235,6 +222,9 @@ class ResultLayers:
         result.threshold = threshold
         if METADATA_KEY in layer.metadata:
             layer.metadata[METADATA_KEY]["threshold"] = threshold
+        if result.objects is not None:
+            result.objects.threshold = threshold
+            return
         position = self._displayed_position(layer)
         if position in result.patches:
             self._write(layer, position)
@@ -255,13 +245,23 @@ class ResultLayers:
                     return True
         return False
 
-    def _remember(
-        self, layer: Labels, plane: Plane, predicted: PredictedPlane, request: SegmentRequest | None
+    def _place(
+        self,
+        layer: Labels,
+        plane: Plane,
+        segmentation: Segmentation,
+        threshold: float,
+        objects: PredictedObjects | None,
+        request: SegmentRequest | None,
     ) -> None:
+        """Put a plane into an existing layer."""
         result = self._results[layer]
-        result.put(_Patch(plane.index, predicted, (request, plane.channels)))
-        result.threshold = predicted.threshold
-        layer.metadata[METADATA_KEY] = _metadata(plane, predicted.segmentation, predicted.threshold)
+        predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
+        written = result.put(plane.index, predicted, settings_of(request, plane))
+        written.write_first(plane.index.view(layer.data))
+        if result.objects is not None:
+            layer.features = result.objects.table()
+        layer.metadata[METADATA_KEY] = _about(plane, segmentation, threshold, objects)
 
     def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
         try:
@@ -277,9 +277,11 @@ class ResultLayers:
             else:  # the user has put other data into the layer
                 result.patches.pop(position, None)
 
-    def _find(self, image: Image, plane: Plane, segmentation: Segmentation) -> Labels | None:
+    def _find(
+        self, image: Image, plane: Plane, segmentation: Segmentation, objects: bool
+    ) -> Labels | None:
         """Find a layer that can take the plane without touching pixels of the user."""
-        identity = _identity(plane, segmentation.words, segmentation.model)
+        identity = identity_of(plane, segmentation.words, segmentation.model, objects)
         for layer, result in reversed(list(self._results.items())):
             if (
                 layer in self._viewer.layers
@@ -287,10 +289,22 @@ class ResultLayers:
                 and result.identity == identity
                 and result.model_version == segmentation.model_version
                 and layer.data.shape == plane.index.shape
-                and not _holds_user_pixels(layer, result, plane.index)
+                and (not objects or layer.data.dtype == _OBJECT_DTYPE)
+                and self._has_room(layer, plane)
             ):
                 return layer
         return None
+
+    def _has_room(self, layer: Labels, plane: Plane) -> bool:
+        """Whether a plane can be put into a layer without loss."""
+        result, index = self._results[layer], plane.index
+        return result.takes(index) and not result.holds_user_pixels(layer.data, index)
+
+
+def _about(
+    plane: Plane, segmentation: Segmentation, threshold: float, objects: PredictedObjects | None
+) -> dict[str, Any]:
+    return metadata(plane, segmentation, threshold, None if objects is None else objects.settings)
 
 
 def _import_ahead() -> None:
@@ -300,70 +314,3 @@ def _import_ahead() -> None:
     """
     for module in ("pandas", "skimage.color.colorconv"):
         importlib.import_module(module)
-
-
-def _identity(plane: Plane, words: tuple[str, ...], model: str) -> tuple[Any, ...]:
-    """What planes of one layer have in common, beside image and weights."""
-    where = plane.placement
-    return (words, model, plane.index.shape, plane.index.hidden, plane.level,
-            tuple(where.scale), tuple(where.translate))  # fmt: skip
-
-
-def _holds_user_pixels(layer: Labels, result: _Result, index: PlaneIndex) -> bool:
-    user = index.view(layer.data) != 0
-    for patch in result.patches.get(index.position, []):
-        here, there = index.overlap(patch.index), patch.index.overlap(index)
-        if here is None or there is None:
-            continue
-        changed, owned = (
-            pixels[there].T if patch.index.transposed != index.transposed else pixels[there]
-            for pixels in patch.predicted.changes(patch.index.view(layer.data))
-        )
-        user[here] = np.where(owned, changed, user[here])
-    return bool(user.any())
-
-
-def _new_layer(labels: NDArray[np.uint16], plane: Plane, words: tuple[str, ...]) -> Labels:
-    where = plane.placement
-    colors = [*enumerate(class_colors(len(words)), start=1), (None, "white"), (0, "transparent")]
-    return Labels(
-        labels,
-        name=", ".join(words),
-        scale=where.scale,
-        translate=where.translate,
-        rotate=where.rotate,
-        shear=where.shear,
-        affine=where.affine,
-        units=where.units,
-        axis_labels=where.axis_labels,
-        opacity=OPACITY,
-        colormap=DirectLabelColormap(color_dict=dict(colors)),
-        features={"index": np.arange(1, len(words) + 1), "class": np.array(words)},
-    )
-
-
-def _metadata(plane: Plane, segmentation: Segmentation, threshold: float) -> dict[str, Any]:
-    """How a layer was made, in plain types, so that it can be written as JSON."""
-    return {
-        "words": list(segmentation.words),
-        "model": segmentation.model,
-        "model_version": segmentation.model_version,
-        "threshold": threshold,
-        "zooms": list(segmentation.zooms),
-        "image": plane.image,
-        "classes": dict(enumerate(segmentation.words, start=1)),
-    }
-
-
-def class_colors(count: int) -> list[Any]:
-    """Choose colours that differ from each other and stand out on grey and on stained tissue.
-
-    Returns
-    -------
-    list of ``count`` str or tuple of 3 float in [0, 1]
-    """
-    colors: list[Any] = list(_FIRST_COLORS[:count])
-    for k in range(len(colors), count):
-        hue = (k * 0.618034) % 1.0  # the golden ratio spreads any number of hues evenly
-        colors.append(colorsys.hsv_to_rgb(hue, 0.55 + 0.3 * (k % 2), 1.0 - 0.2 * (k % 3)))
-    return colors

@@ -10,11 +10,13 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from clsclip.config import InstanceSettings
 from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._client import Client
 from napari_clsclip._layers import Plane
+from napari_clsclip._predicted_objects import PredictedObjects, find_objects
 from napari_clsclip._supervisor import BackendSupervisor
 
 PROGRESS_SECONDS: Final = 0.25
@@ -34,6 +36,9 @@ class SegmentJob:
     plane : Plane
         What to segment; read in the thread.
     request : SegmentRequest
+    objects : tuple of float and InstanceSettings, optional
+        Threshold and settings with which single objects are to be found in the answer, in the
+        same thread.
     read : callable, optional
         Gives the pixels of the plane. None: they are read by :func:`read_plane`.
 
@@ -41,17 +46,25 @@ class SegmentJob:
     ----------
     plane, request
         The parameters.
+    objects : PredictedObjects or None
+        What was found, if it was asked for; only once :attr:`done`.
     progress : Progress or None
         The latest answer of the backend.
     """
 
     def __init__(
-        self, supervisor: BackendSupervisor, plane: Plane, request: SegmentRequest,
+        self,
+        supervisor: BackendSupervisor,
+        plane: Plane,
+        request: SegmentRequest,
+        objects: tuple[float, InstanceSettings] | None = None,
         read: Callable[[], NDArray[Any]] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.plane: Final = plane
         self.request: Final = request
+        self.objects: PredictedObjects | None = None
         self.progress: Progress | None = None
+        self._wanted = objects
         self._supervisor = supervisor
         self._read = read or partial(read_plane, plane)
         self._id = uuid.uuid4().hex
@@ -94,7 +107,10 @@ class SegmentJob:
             threading.Thread(
                 target=self._follow, args=(client,), name="clsclip-progress", daemon=True
             ).start()
-            self._outcome = client.segment(image, self.request, self._id)
+            answer = client.segment(image, self.request, self._id)
+            if self._wanted is not None:
+                self.objects = PredictedObjects.first(answer, find_objects(answer, *self._wanted))
+            self._outcome = answer
         except Exception as error:
             self._outcome = error
             if isinstance(error, BackendError):

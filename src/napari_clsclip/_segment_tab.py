@@ -11,15 +11,12 @@ from napari.layers import Image, Labels
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import (
-    QComboBox,
     QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -30,6 +27,7 @@ from clsclip.errors import BackendDiedError, CancelledError, ClsClipError, Inval
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._model_combo import ModelCombo
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
@@ -78,7 +76,7 @@ class SegmentTab(QWidget):
         self.image = ComboBox(choices=self._images)
         self.scope = ScopeRow(viewer)
         self.image.changed.connect(self.scope.follow)
-        self.model = _ModelCombo()
+        self.model = ModelCombo()
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
         self.zoom = QDoubleSpinBox(minimum=0.0, maximum=16.0, singleStep=0.25)
@@ -197,7 +195,7 @@ class SegmentTab(QWidget):
         try:
             segmentation = job.result()
             layer = self._results.add(
-                image, job.plane, segmentation, self.threshold.value(), job.request
+                image, job.plane, segmentation, self.threshold.value(), job.objects, job.request
             )
         except CancelledError as error:
             self._show(error.message)
@@ -280,32 +278,6 @@ class SegmentTab(QWidget):
         layout.addLayout(buttons)
         layout.addWidget(self.message)
         layout.addStretch(1)
-
-
-class _ModelCombo(QComboBox):
-    """The models of the backend; another name or a run directory can be typed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setEditable(True)
-        self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.setCurrentText(DEFAULT_MODEL)
-
-    def offer(self, status: BackendStatus) -> None:
-        """List the models of the backend; the text stays."""
-        if [self.itemText(i) for i in range(self.count())] == [m.name for m in status.models]:
-            return
-        text = self.currentText()
-        self.clear()
-        for row, model in enumerate(status.models):
-            self.addItem(model.name)
-            tooltip = model.description if model.available else f"{model.reason}"
-            self.setItemData(row, tooltip, Qt.ItemDataRole.ToolTipRole)
-            if not model.available:
-                grey = QBrush(QColor("grey"))
-                self.setItemData(row, grey, Qt.ItemDataRole.ForegroundRole)
-        self.setCurrentText(text)
 
 
 def _waiting_words(progress: Progress | None, status: BackendStatus) -> str:

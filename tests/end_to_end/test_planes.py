@@ -107,7 +107,9 @@ def test_cancel_after_a_few_of_50_planes_keeps_them_and_goes_on(
     done = [position for position in np.ndindex(5, 10) if layer.data[position].any()]
     assert 4 <= len(done) < 20
     assert tab.message.text().startswith(f"Cancelled. {len(done)} of 50 planes are done and kept")
-    wanted = re.compile(r"Segmenting 5 x 10 = 50 planes: number \d+(, step .*)?, about \d+ s left\.")
+    wanted = re.compile(
+        r"Segmenting 5 x 10 = 50 planes: number \d+(, step .*)?, about \d+ s left\."
+    )
     assert any(wanted.fullmatch(text) for text in seen), seen
     # In order, the plane on screen first; one more was with the backend, one more read ahead.
     order = [*np.ndindex(5, 10)]

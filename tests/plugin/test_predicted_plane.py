@@ -35,7 +35,7 @@ def test_threshold_changes_all_pixels_when_nothing_was_painted(
     predicted.write(labels, 0.9)
     assert_array_equal(labels, segmentation.labels(0.9))
     assert np.count_nonzero(labels) == 8
-    assert not predicted.has_changes(labels)
+    assert not predicted.changes(labels)[0].any()
 
 
 def test_painted_pixels_stay_through_any_number_of_thresholds(
@@ -48,7 +48,7 @@ def test_painted_pixels_stay_through_any_number_of_thresholds(
         expected = segmentation.labels(threshold)
         expected[0, 0], expected[1, 5] = 7, 0
         assert_array_equal(labels, expected)
-    assert predicted.has_changes(labels)
+    assert predicted.changes(labels)[0].any()
 
 
 def test_painted_pixel_that_agrees_with_a_later_threshold_is_still_painted(
@@ -79,7 +79,7 @@ def test_undone_painting_follows_the_threshold_again(
     labels[0, 0] = 7
     predicted.write(labels, 0.9)
     labels[0, 0] = before  # what napari's undo writes
-    assert not predicted.has_changes(labels)
+    assert not predicted.changes(labels)[0].any()
     predicted.write(labels, 0.3)
     assert_array_equal(labels, segmentation.labels(0.3))
 

@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from clsclip.segmentation import Segmentation
 from napari_clsclip._layers import displayed_plane
-from napari_clsclip._results import OPACITY, ResultLayers, class_colors
+from napari_clsclip._result_looks import OPACITY, class_colors
+from napari_clsclip._results import ResultLayers
 
 
 def segmentation(

@@ -1,0 +1,155 @@
+"""What is remembered about a result layer: its predicted planes and regions, and who painted."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from napari.layers import Image
+from numpy.typing import NDArray
+
+from clsclip.wire import SegmentRequest
+from napari_clsclip._layers import Plane, PlaneIndex
+from napari_clsclip._object_planes import ObjectPlanes
+from napari_clsclip._predicted_objects import PredictedObjects
+from napari_clsclip._predicted_plane import PredictedPlane
+
+Settings = Hashable
+"""What a plane was asked with; equal settings need no second segmentation."""
+
+
+def settings_of(request: SegmentRequest | None, plane: Plane) -> Settings:
+    """What a plane was asked with: the request without its image, and the channels."""
+    return request, plane.channels
+
+
+def identity_of(plane: Plane, words: tuple[str, ...], model: str, objects: bool) -> tuple[Any, ...]:
+    """What planes of one layer have in common, beside image and weights."""
+    where = plane.placement
+    return (words, model, objects, plane.index.shape, plane.index.hidden, plane.level,
+            tuple(where.scale), tuple(where.translate))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A plane or region that was predicted, and what it was asked with."""
+
+    index: PlaneIndex
+    predicted: PredictedPlane
+    settings: Settings
+
+
+@dataclass
+class Result:
+    """What is remembered about a result layer.
+
+    Of a layer of classes, each pixel belongs to at most one patch: the latest one that covers
+    it. Of a layer of objects, planes and regions do not overlap: an object would be cut.
+
+    Attributes
+    ----------
+    image : weak reference to Image
+    identity : tuple
+        See :func:`identity_of`.
+    model_version : str
+    threshold : float, in (0, 1]
+    patches : dict of tuple of int to list of Patch
+        By position.
+    objects : ObjectPlanes or None
+        The planes instead of ``patches``, if the layer holds objects.
+    """
+
+    image: weakref.ref[Image]
+    identity: tuple[Any, ...]
+    model_version: str
+    threshold: float
+    patches: dict[tuple[int, ...], list[Patch]] = field(default_factory=dict)
+    objects: ObjectPlanes | None = None
+    _asked: dict[tuple[int, ...], Settings] = field(default_factory=dict)
+
+    def put(
+        self,
+        index: PlaneIndex,
+        predicted: PredictedPlane | PredictedObjects,
+        settings: Settings,
+    ) -> PredictedPlane | PredictedObjects:
+        """Take in a plane or region in which nothing is the user's; returns what to write."""
+        self.threshold = predicted.threshold
+        if isinstance(predicted, PredictedPlane):
+            self._put_patch(Patch(index, predicted, settings))
+            return predicted
+        if self.objects is None:
+            self.objects = ObjectPlanes(predicted.threshold, predicted.settings)
+        self.objects.threshold = predicted.threshold
+        self.objects.settings = predicted.settings
+        self._asked[index.key] = settings
+        return self.objects.add(index, predicted)
+
+    def has(self, index: PlaneIndex, settings: Settings) -> bool:
+        """Whether a whole plane is there already, asked with the same settings."""
+        if self.objects is not None:
+            same = self._asked.get(index.key) == settings
+            return index.whole and same and index.key in self.objects.planes
+        return any(
+            patch.settings == settings and patch.index.whole
+            for patch in self.patches.get(index.position, [])
+        )
+
+    def at(self, position: tuple[int, ...]) -> bool:
+        """Whether anything was predicted in a plane."""
+        if self.objects is not None:
+            return bool(self.objects.at(position))
+        return position in self.patches
+
+    def takes(self, index: PlaneIndex) -> bool:
+        """Whether a plane or region may be put here: whether it cuts through no other objects."""
+        return self.objects is None or all(
+            index.overlap(known) is None or index.covers(known)
+            for known, _ in self.objects.at(index.position)
+        )
+
+    def holds_user_pixels(self, labels: NDArray[Any], index: PlaneIndex) -> bool:
+        """Whether the user has changed a pixel of a plane or region.
+
+        Parameters
+        ----------
+        labels : ndarray of int, shape of the layer
+        index : PlaneIndex
+        """
+        user = index.view(labels) != 0
+        for known, changed, owned in self._changes(labels, index.position):
+            here, there = index.overlap(known), known.overlap(index)
+            if here is None or there is None:
+                continue
+            turned = known.transposed != index.transposed
+            mine, theirs = (p[there].T if turned else p[there] for p in (changed, owned))
+            user[here] = np.where(theirs, mine, user[here])
+        return bool(user.any())
+
+    def _changes(
+        self, labels: NDArray[Any], position: tuple[int, ...]
+    ) -> Iterator[tuple[PlaneIndex, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """For each plane or region: changed pixels, and those that it answers for."""
+        if self.objects is not None:
+            for index, objects in self.objects.at(position):
+                changed = objects.changes(index.view(labels))
+                yield index, changed, np.ones_like(changed)
+            return
+        for patch in self.patches.get(position, []):
+            changed, owned = patch.predicted.changes(patch.index.view(labels))
+            yield patch.index, changed, owned
+
+    def _put_patch(self, patch: Patch) -> None:
+        """Add a patch; those below it cede their pixels to it."""
+        kept = []
+        for older in self.patches.get(patch.index.position, []):
+            area = older.index.overlap(patch.index)
+            if area is not None:
+                if patch.index.covers(older.index):
+                    continue
+                older.predicted.cede(area)
+            kept.append(older)
+        self.patches[patch.index.position] = [*kept, patch]
