@@ -31,6 +31,7 @@ from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._link_row import LinkRow
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
@@ -94,6 +95,7 @@ class SegmentTab(QWidget):
         self.segment_button.setToolTip("Segment the image (Enter in the words).")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
+        self.link = LinkRow(viewer)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -288,6 +290,7 @@ class SegmentTab(QWidget):
         layout.addLayout(form)
         layout.addLayout(buttons)
         layout.addWidget(self.message)
+        layout.addWidget(self.link)
         layout.addStretch(1)
 
 

@@ -151,9 +151,7 @@ def test_region_of_a_plane_that_is_too_large_is_an_image_of_its_own(
     assert_array_equal(pixels, data[1, row : row + height, column : column + width])
     results = ResultLayers(viewer)
     result = results.add(layer, plane, prediction((height, width)), 0.5)
-    assert_allclose(
-        result.data_to_world((1, 3, 4)), layer.data_to_world((1, row + 3, column + 4))
-    )
+    assert_allclose(result.data_to_world((1, 3, 4)), layer.data_to_world((1, row + 3, column + 4)))
     look_at(viewer, tuple(layer.data_to_world((1, 120, 170))[1:]), 40)
     other = region(viewer, layer)
     assert other.index.shape == plane.index.shape
