@@ -82,10 +82,11 @@ def visible_region(plane: Plane, layer: Image, viewer: ViewerModel) -> Plane:
     first, last = _corners(layer, viewer)
     for axis in index.displayed:
         length = index.shape[axis]
+        own = axis - len(index.shape)  # from the end: the layer may have an axis of channels, too
         # From pixels of the finest level to those of the plane, which reach half a pixel around.
-        ratio = length / layer.level_shapes[0][axis]
-        start = max(0, int(np.floor(first[axis] * ratio + 0.5)))
-        stop = min(length, int(np.ceil(last[axis] * ratio + 0.5)))
+        ratio = length / layer.level_shapes[0][own]
+        start = max(0, int(np.floor(first[own] * ratio + 0.5)))
+        stop = min(length, int(np.ceil(last[own] * ratio + 0.5)))
         if stop - start < min(_FEWEST_PIXELS, length):
             raise InvalidImageError(
                 f"Nothing of the image '{plane.image}' is in view. Move it into view (the home "
@@ -101,8 +102,11 @@ def visible_region(plane: Plane, layer: Image, viewer: ViewerModel) -> Plane:
 
 def _corners(layer: Image, viewer: ViewerModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """First and last position in view along each axis, in pixels of the finest level."""
-    dims, camera = viewer.dims, viewer.camera
-    size = viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size
+    dims = viewer.dims
+    if hasattr(viewer, "scene"):
+        camera, size = viewer.scene.camera, viewer.canvas.size
+    else:  # napari before 0.9
+        camera, size = viewer.camera, viewer._canvas_size
     missing = dims.ndim - layer.ndim
     point = np.array(dims.point, dtype=np.float64)
     corners = []

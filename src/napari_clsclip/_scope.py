@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QWidget
 
 from clsclip.errors import ClsClipError
+from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._layers import Plane, displayed_plane
 from napari_clsclip._plane_choice import count_in_words, every_plane, visible_region
 
@@ -41,11 +42,14 @@ class ScopeRow(QWidget):
     ----------
     viewer : ViewerModel
         What it shows decides which planes and which region are meant.
+    channels : ChannelsRow
+        Says which axis holds channels, and no planes.
     """
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, channels: ChannelsRow) -> None:
         super().__init__()
         self._viewer = viewer
+        self._channels = channels
         self._image: Image | None = None
         self.choice = QComboBox()
         for row, scope in enumerate(Scope):
@@ -59,6 +63,7 @@ class ScopeRow(QWidget):
         layout.addWidget(self.choice, stretch=1)
         layout.addWidget(self.full_resolution)
         self.full_resolution.hide()
+        channels.changed.connect(self._update)
         viewer.dims.events.order.connect(self._update)
         viewer.dims.events.ndisplay.connect(self._update)
 
@@ -82,13 +87,14 @@ class ScopeRow(QWidget):
         Raises
         ------
         InvalidImageError
-            If there is nothing that could be segmented; see :func:`displayed_plane` and
-            :func:`visible_region`.
+            If there is nothing that could be segmented; see :func:`displayed_plane`,
+            :meth:`ChannelsRow.apply` and :func:`visible_region`.
         """
         level = 0 if image.multiscale and self.full_resolution.isChecked() else None
         plane = displayed_plane(
             image, self._viewer.dims, level=level, whole=self.scope is not Scope.REGION
         )
+        plane = self._channels.apply(plane)
         if self.scope is Scope.REGION:
             return (visible_region(plane, image, self._viewer),)
         return every_plane(plane) if self.scope is Scope.ALL else (plane,)
@@ -100,6 +106,7 @@ class ScopeRow(QWidget):
         if image is not None:
             try:
                 plane = displayed_plane(image, self._viewer.dims, whole=False)
+                plane = self._channels.apply(plane)
             except ClsClipError:
                 pass  # told when it is to be segmented
             else:

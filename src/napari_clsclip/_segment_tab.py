@@ -26,7 +26,9 @@ from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
 from clsclip.errors import BackendDiedError, CancelledError, ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
+from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._link_row import LinkRow
 from napari_clsclip._model_combo import ModelCombo
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
@@ -74,8 +76,9 @@ class SegmentTab(QWidget):
         self._hidden_planes_timer.timeout.connect(self._update_hidden_plane)
 
         self.image = ComboBox(choices=self._images)
-        self.scope = ScopeRow(viewer)
-        self.image.changed.connect(self.scope.follow)
+        self.channels = ChannelsRow(viewer)
+        self.scope = ScopeRow(viewer, self.channels)
+        self.image.changed.connect(self._follow_image)
         self.model = ModelCombo()
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
@@ -90,6 +93,7 @@ class SegmentTab(QWidget):
         self.segment_button.setToolTip("Segment the image (Enter in the words).")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
+        self.link = LinkRow(viewer)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
@@ -111,7 +115,7 @@ class SegmentTab(QWidget):
     def reset_choices(self) -> None:
         """Offer the images that are open now."""
         self.image.reset_choices()
-        self.scope.follow(self.image.value)
+        self._follow_image(self.image.value)
 
     def segment(self) -> None:
         """Segment the image as the form says; returns at once."""
@@ -239,6 +243,12 @@ class SegmentTab(QWidget):
             self.threshold.setValue(self._results.threshold(active))
             self.threshold.blockSignals(False)
 
+    def _follow_image(self, image: Image | None) -> None:
+        self.channels.follow(image)
+        for widget in (self.channels, self._form.labelForField(self.channels)):
+            widget.setVisible(self.channels.possible())
+        self.scope.follow(image)
+
     def _images(self, _: Any) -> list[Image]:
         return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
 
@@ -259,10 +269,11 @@ class SegmentTab(QWidget):
         show_error(text)
 
     def _lay_out(self) -> None:
-        form = QFormLayout()
+        self._form = form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Image", self.image.native)
+        form.addRow("Channels", self.channels)
         form.addRow("Scope", self.scope)
         form.addRow("Words", self.words)
         for name, widget in (("model", self.model), ("zoom", self.zoom)):
@@ -277,6 +288,7 @@ class SegmentTab(QWidget):
         layout.addLayout(form)
         layout.addLayout(buttons)
         layout.addWidget(self.message)
+        layout.addWidget(self.link)
         layout.addStretch(1)
 
 
