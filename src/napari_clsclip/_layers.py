@@ -15,7 +15,7 @@ from clsclip.errors import InvalidImageError
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
 
 MAX_PLANE_PIXELS: Final = 2**28
 """Pixels of the largest plane that is read, e.g. 16,384 x 16,384."""
@@ -258,7 +258,7 @@ def displayed_index(layer: Image | Labels, dims: Dims) -> PlaneIndex:
     missing = dims.ndim - layer.ndim
     order = [axis - missing for axis in dims.order if axis >= missing]
     index: list[int | slice] = [slice(None)] * layer.ndim
-    for axis, position in _slider_positions(layer, dims, order[:-2]).items():
+    for axis, position in slider_positions(layer, dims, order[:-2]).items():
         finest = int(layer.level_shapes[0][axis])
         if not 0 <= np.round(position) < finest:
             raise InvalidImageError(
@@ -270,7 +270,7 @@ def displayed_index(layer: Image | Labels, dims: Dims) -> PlaneIndex:
     return PlaneIndex(tuple(index), (order[-2], order[-1]), shape)
 
 
-def _slider_positions(layer: Image | Labels, dims: Dims, hidden: list[int]) -> dict[int, float]:
+def slider_positions(layer: Layer, dims: Dims, hidden: list[int]) -> dict[int, float]:
     """Find the position along each hidden axis in pixels of the finest level, not rounded.
 
     As napari does when it slices, the axes on screen do not take part: a rotation or shear out
@@ -279,12 +279,12 @@ def _slider_positions(layer: Image | Labels, dims: Dims, hidden: list[int]) -> d
     missing = dims.ndim - layer.ndim
     point = np.zeros(layer.ndim)
     for axis in hidden:
-        point[axis] = dims.point[axis + missing] * _unit_ratio(layer, dims, axis)
+        point[axis] = dims.point[axis + missing] * unit_ratio(layer, dims, axis)
     pixels = layer.world_to_data(point)
     return {axis: float(pixels[axis]) for axis in hidden}
 
 
-def _unit_ratio(layer: Image | Labels, dims: Dims, axis: int) -> float:
+def unit_ratio(layer: Layer, dims: Dims, axis: int) -> float:
     """How many of the layer's units one unit of the viewer is (napari before 0.9: the same)."""
     world_units = getattr(dims, "units", None)
     if world_units is None:

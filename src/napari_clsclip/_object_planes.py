@@ -71,6 +71,10 @@ class ObjectPlanes:
                 return position
         return None
 
+    def plane_table(self, index: PlaneIndex) -> Table:
+        """One row per object of one of the planes."""
+        return self.planes[index.position][1].table
+
     def table(self) -> Table:
         """One row per object of all planes; of a stack, with a column ``plane``."""
         tables = []

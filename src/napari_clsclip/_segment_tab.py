@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
 from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Shapes
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QDoubleSpinBox,
+    QCheckBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -22,26 +21,30 @@ from qtpy.QtWidgets import (
 )
 from superqt import QLabeledDoubleSlider
 
-from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
+from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, InstanceSettings
 from clsclip.errors import BackendDiedError, CancelledError, ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
+from napari_clsclip._extra_layers import ExtraLayers
 from napari_clsclip._layers import displayed_plane
-from napari_clsclip._model_combo import ModelCombo
+from napari_clsclip._object_updates import ObjectUpdates
+from napari_clsclip._options import MoreOptions
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._segment_job import SegmentJob
+from napari_clsclip._summary import classes_found, objects_found, regions_used
 from napari_clsclip._supervisor import BackendState, BackendStatus
 from napari_clsclip._words_edit import WordsEdit
 
 POLL_MILLISECONDS: Final = 50
 ERROR_COLOR: Final = "#ff6b5e"
 
-_WORDS_TOLD_APART: Final = 5
 _WORDS_TOOLTIP: Final = "What to segment: one word or a short phrase, or several with commas."
 _THRESHOLD_TOOLTIP: Final = (
     "Foreground probability from which a pixel belongs to a word. Changes the selected result "
-    "at once, without the backend; pixels that you have painted stay."
+    "without the backend: classes at once, single objects a moment later. Pixels that you have "
+    "painted stay."
 )
 _LOCAL_DEATH: Final = (
     "The backend died while it worked; it may have run out of memory. It is being started again: "
@@ -64,6 +67,11 @@ class SegmentTab(QWidget):
         self._viewer = viewer
         self._connection = connection
         self._results = ResultLayers(viewer)
+        self._extra = ExtraLayers(viewer)
+        self._object_updates = ObjectUpdates(viewer, self._results, self)
+        self._object_updates.updated.connect(self._show_objects)
+        self._object_updates.failed.connect(self._show_error)
+        self._left_out = ""
         self._job: SegmentJob | None = None
         self._image_of_job: Image | None = None
         self._progress: cancelable_progress | None = None
@@ -73,11 +81,13 @@ class SegmentTab(QWidget):
         self._hidden_planes_timer.timeout.connect(self._update_hidden_plane)
 
         self.image = ComboBox(choices=self._images)
-        self.model = ModelCombo()
+        self.options = MoreOptions(self._shapes)
+        self.model, self.zoom = self.options.model, self.options.zoom
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
-        self.zoom = QDoubleSpinBox(minimum=0.0, maximum=16.0, singleStep=0.25)
-        self.zoom.setSpecialValueText("automatic")
+        instances = InstanceSettings.model_fields["instances"]
+        self.objects = QCheckBox(instances.title or "")
+        self.objects.setToolTip(instances.description or "")
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.threshold.setRange(0.01, 1.0)
         self.threshold.setSingleStep(0.01)  # type: ignore[arg-type]  # superqt hints int
@@ -96,6 +106,7 @@ class SegmentTab(QWidget):
         self.segment_button.clicked.connect(self.segment)
         self.cancel_button.clicked.connect(self.cancel)
         self.threshold.valueChanged.connect(self._apply_threshold)
+        self.options.objects_changed.connect(self._apply_objects)
         connection.status_changed.connect(self._take_models)
         self._take_models(connection.status)
         viewer.layers.selection.events.active.connect(self._follow_active_layer)
@@ -106,8 +117,9 @@ class SegmentTab(QWidget):
         return self._job is not None
 
     def reset_choices(self) -> None:
-        """Offer the images that are open now."""
+        """Offer the layers that are open now."""
         self.image.reset_choices()
+        self.options.reset_choices()
 
     def segment(self) -> None:
         """Segment the plane on screen with what the form says; returns at once."""
@@ -122,17 +134,31 @@ class SegmentTab(QWidget):
                 )
             words = parse_words(self.words.text())
             plane = displayed_plane(image, self._viewer.dims)
+            shapes, drawn = self.options.boxes.value, DrawnBoxes()
+            if shapes is not None:
+                drawn = drawn_boxes(shapes, image, plane.index, self._viewer.dims)
+            regions = self.options.settings()
             request = SegmentRequest(
                 model=self.model.currentText().strip() or DEFAULT_MODEL,
                 zoom=self.zoom.value() or None,
                 words=words,
                 contrast_limits=plane.contrast_limits,
+                regions=regions.regions,
+                detector=regions.detector,
+                drawn=drawn.boxes,
             )
         except ClsClipError as error:
             self._show_error(error.message)
             return
+        self._left_out = drawn.left_out
         self.words.remember(words)
-        job = SegmentJob(self._connection.supervisor, plane, request)
+        wanted = (self.threshold.value(), self.options.objects())
+        job = SegmentJob(
+            self._connection.supervisor,
+            plane,
+            request,
+            wanted if self.objects.isChecked() else None,
+        )
         self._job, self._image_of_job = job, image
         self.destroyed.connect(job.cancel)  # the viewer may be closed meanwhile
         self._show_busy(True)
@@ -173,7 +199,10 @@ class SegmentTab(QWidget):
         self._show("")
         try:
             segmentation = job.result()
-            layer = self._results.add(image, job.plane, segmentation, self.threshold.value())
+            layer = self._results.add(
+                image, job.plane, segmentation, self.threshold.value(), job.objects
+            )
+            note = self._show_extra(layer, image, job, segmentation)
         except CancelledError as error:
             self._show(error.message)
         except BackendDiedError as error:
@@ -181,13 +210,49 @@ class SegmentTab(QWidget):
         except ClsClipError as error:
             self._show_error(error.message)
         else:
-            self._show(_summary(layer, job, segmentation))
+            objects = self._results.objects(layer)
+            if objects is None:
+                found = classes_found(segmentation.words, job.plane.index.view(layer.data))
+            else:
+                found = objects_found(segmentation.words, objects.plane_table(job.plane.index))
+                self._object_updates.watch(layer)
+                self._object_updates.schedule()  # the form may say something else by now
+            parts = (f"{found}, in {segmentation.seconds:.1f} s.", regions_used(segmentation), note)
+            self._show(" ".join(part for part in (*parts, self._left_out) if part))
+
+    def _show_extra(
+        self, layer: Labels, image: Image, job: SegmentJob, segmentation: Segmentation
+    ) -> str:
+        """Show the further layers that are asked for; returns what there is to say about them."""
+        note = ""
+        if self.options.probabilities.isChecked():
+            self._extra.show_probabilities(image, job.plane, segmentation)
+        if self.options.proposals.isChecked() and not self._extra.show_proposals(
+            image, job.plane, segmentation
+        ):
+            note = "No regions to show: the whole image was looked at."
+        self._viewer.layers.selection.active = layer
+        return note
 
     def _apply_threshold(self, threshold: float) -> None:
         layer = self._results.current()
         if layer is not None:
             self._results.set_threshold(layer, threshold)
             self._hidden_planes_timer.start()
+            self._object_updates.schedule()
+
+    def _apply_objects(self) -> None:
+        layer = self._results.current()
+        objects = None if layer is None else self._results.objects(layer)
+        if objects is not None:
+            objects.settings = self.options.objects()
+            self._object_updates.schedule()
+
+    def _show_objects(self, layer: Labels) -> None:
+        objects = self._results.objects(layer)
+        if objects is not None and not self.busy:
+            words = next(iter(objects.planes.values()))[1].segmentation.words
+            self._show(f"{objects_found(words, objects.table())}.")
 
     def _update_hidden_plane(self) -> None:
         if not self._results.update_hidden_plane():
@@ -202,9 +267,19 @@ class SegmentTab(QWidget):
             self.threshold.blockSignals(True)
             self.threshold.setValue(self._results.threshold(active))
             self.threshold.blockSignals(False)
+            objects = self._results.objects(active)
+            if objects is not None:
+                self.options.show_objects(objects.settings)
 
     def _images(self, _: Any) -> list[Image]:
-        return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        return [
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and layer not in self._extra
+        ]
+
+    def _shapes(self, _: Any) -> list[Shapes]:
+        return [layer for layer in self._viewer.layers if isinstance(layer, Shapes)]
 
     def _take_models(self, status: BackendStatus) -> None:
         self.model.offer(status)
@@ -228,17 +303,15 @@ class SegmentTab(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Image", self.image.native)
         form.addRow("Words", self.words)
-        for name, widget in (("model", self.model), ("zoom", self.zoom)):
-            field = SegmentSettings.model_fields[name]
-            widget.setToolTip(field.description or "")
-            form.addRow(field.title or name, widget)
         form.addRow("Threshold", self.threshold)
+        form.addRow("", self.objects)
         buttons = QHBoxLayout()
         buttons.addWidget(self.segment_button, stretch=2)
         buttons.addWidget(self.cancel_button, stretch=1)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addLayout(buttons)
+        layout.addWidget(self.options)
         layout.addWidget(self.message)
         layout.addStretch(1)
 
@@ -257,16 +330,3 @@ def _show_progress(bar: cancelable_progress, progress: Progress) -> None:
         bar.total = progress.total
     if progress.done != bar.n:
         bar.update(progress.done - bar.n)
-
-
-def _summary(layer: Labels, job: SegmentJob, segmentation: Segmentation) -> str:
-    labels = job.plane.index.view(layer.data)
-    words = segmentation.words
-    if len(words) > _WORDS_TOLD_APART:
-        found = f"{len(words)} words {np.count_nonzero(labels) / labels.size:.1%}"
-    else:
-        found = ", ".join(
-            f"{word} {np.count_nonzero(labels == k) / labels.size:.1%}"
-            for k, word in enumerate(words, start=1)
-        )
-    return f"{found} of the plane, in {segmentation.seconds:.1f} s."
