@@ -70,21 +70,21 @@ class InstanceSettings(Settings):
 
     instances: bool = Field(
         False,
-        title="Instances",
+        title="Single objects",
         description="Tell single objects apart, also where they touch, instead of labelling "
         "pixels of a word.",
     )
     min_area: int = Field(
         DEFAULT_MIN_AREA,
         title="Smallest area",
-        description="Pixels; with --instances, smaller objects are dropped.",
+        description="Pixels; smaller single objects are dropped.",
         ge=1,
     )
     min_certainty: float = Field(
         DEFAULT_MIN_CERTAINTY,
         title="Smallest certainty",
-        description="With --instances, objects whose mean probability lies less than this part of "
-        "the way from the threshold to 1 are dropped; 0 keeps all.",
+        description="Single objects whose mean probability lies less than this part of the way "
+        "from the threshold to 1 are dropped; 0 keeps all.",
         ge=0,
         lt=1,
     )

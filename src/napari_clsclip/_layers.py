@@ -16,7 +16,7 @@ from clsclip.errors import InvalidImageError
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Image, Labels
+    from napari.layers import Image, Labels, Layer
 
 MAX_PLANE_PIXELS: Final = 2**28
 """Pixels of the largest plane that is read, e.g. 16,384 x 16,384."""
@@ -52,10 +52,19 @@ class Placement:
 
     def moved(self, offset: NDArray[np.float64]) -> Placement:
         """Place an array whose first pixel is the one at ``offset`` (N numbers, in pixels)."""
+        return replace(self, translate=self.translate + self._linear() @ offset)
+
+    def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Find the pixels (not rounded) of points in the world, both of shape (n, N)."""
+        linear, shift = self.affine[:-1, :-1], self.affine[:-1, -1]
+        own = np.linalg.solve(linear, (points - shift).T) - self.translate[:, None]
+        return np.asarray(np.linalg.solve(self._linear(), own).T, dtype=np.float64)
+
+    def _linear(self) -> NDArray[np.float64]:
         shear = np.eye(len(self.scale))
         shear[np.triu_indices(len(self.scale), 1)] = self.shear
-        shift = self.rotate @ shear @ (self.scale * offset)
-        return replace(self, translate=self.translate + shift)
+        linear: NDArray[np.float64] = self.rotate @ shear @ np.diag(self.scale)
+        return linear
 
 
 @dataclass(frozen=True)
@@ -339,7 +348,7 @@ def displayed_index(layer: Image | Labels, dims: Dims, level: int | None = None)
     missing = dims.ndim - layer.ndim
     order = [axis - missing for axis in dims.order if axis >= missing]
     index: list[int | slice] = [slice(None)] * layer.ndim
-    for axis, position in _slider_positions(layer, dims, order[:-2]).items():
+    for axis, position in slider_positions(layer, dims, order[:-2]).items():
         finest = int(layer.level_shapes[0][axis])
         if not 0 <= np.round(position) < finest:
             raise InvalidImageError(
@@ -351,7 +360,7 @@ def displayed_index(layer: Image | Labels, dims: Dims, level: int | None = None)
     return PlaneIndex(tuple(index), (order[-2], order[-1]), shape)
 
 
-def _slider_positions(layer: Image | Labels, dims: Dims, hidden: list[int]) -> dict[int, float]:
+def slider_positions(layer: Layer, dims: Dims, hidden: list[int]) -> dict[int, float]:
     """Find the position along each hidden axis in pixels of the finest level, not rounded.
 
     As napari does when it slices, the axes on screen do not take part: a rotation or shear out
@@ -365,7 +374,7 @@ def _slider_positions(layer: Image | Labels, dims: Dims, hidden: list[int]) -> d
     return {axis: float(pixels[axis]) for axis in hidden}
 
 
-def unit_ratio(layer: Image | Labels, dims: Dims, axis: int) -> float:
+def unit_ratio(layer: Layer, dims: Dims, axis: int) -> float:
     """How many of the layer's units one unit of the viewer is (napari before 0.9: the same)."""
     world_units = getattr(dims, "units", None)
     if world_units is None:

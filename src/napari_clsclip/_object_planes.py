@@ -92,6 +92,10 @@ class ObjectPlanes:
                 return key
         return None
 
+    def plane_table(self, index: PlaneIndex) -> Table:
+        """One row per object of one of the planes."""
+        return self.planes[index.key][1].table
+
     def table(self) -> Table:
         """One row per object of all planes; of a stack, with a column ``plane``."""
         tables = []

@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from clsclip.errors import ClsClipError, InvalidImageError
 from napari_clsclip._layers import displayed_index
 from napari_clsclip._object_planes import ObjectPlanes, PlaneUpdate, Position
+from napari_clsclip._result_looks import METADATA_KEY
 from napari_clsclip._results import ResultLayers
 
 DEBOUNCE_MILLISECONDS: Final = 150
@@ -140,6 +141,8 @@ class ObjectUpdates(QObject):
         if complete or shown == update.index.position:
             layer.features = objects.table()
         if complete:
+            if METADATA_KEY in layer.metadata:
+                layer.metadata[METADATA_KEY]["objects"] = objects.settings.model_dump()
             self.updated.emit(layer)
 
     def _shown(self, layer: Labels) -> Position | None:

@@ -44,7 +44,7 @@ class PlanesRun:
         All planes, in the order in which they are wanted.
     request : SegmentRequest
     threshold : callable
-        Gives the threshold, in (0, 1], for a new layer of classes.
+        Gives the threshold, in (0, 1], for a new layer.
     objects : tuple of float and InstanceSettings, optional
         Threshold and settings with which single objects are to be found; the layer holds them
         instead of classes.
@@ -217,8 +217,7 @@ class PlanesRun:
         try:
             self.layer = self._results.add(
                 self._image, plane, segmentation,
-                self._threshold() if objects is None else objects.threshold,
-                objects, self._request,
+                self._threshold(), objects, self._request,
             )  # fmt: skip
         except ClsClipError as error:
             self._error = error

@@ -75,16 +75,20 @@ class Result:
         index: PlaneIndex,
         predicted: PredictedPlane | PredictedObjects,
         settings: Settings,
+        threshold: float,
     ) -> PredictedPlane | PredictedObjects:
-        """Take in a plane or region in which nothing is the user's; returns what to write."""
-        self.threshold = predicted.threshold
+        """Take in a plane or region in which nothing is the user's; returns what to write.
+
+        ``threshold`` is that of the layer from now on. Objects that were found at another one,
+        or with other settings than the layer's, lag behind and are found anew.
+        """
+        self.threshold = threshold
         if isinstance(predicted, PredictedPlane):
             self._put_patch(Patch(index, predicted, settings))
             return predicted
         if self.objects is None:
-            self.objects = ObjectPlanes(predicted.threshold, predicted.settings)
-        self.objects.threshold = predicted.threshold
-        self.objects.settings = predicted.settings
+            self.objects = ObjectPlanes(threshold, predicted.settings)
+        self.objects.threshold = threshold
         self._asked[index.key] = settings
         return self.objects.add(index, predicted)
 

@@ -84,6 +84,9 @@ class ResultLayers:
         """
         layer = self._find(image, plane, segmentation, objects is not None)
         if layer is not None:
+            result = self._results[layer]
+            if objects is not None and result.objects is not None:
+                result.objects.settings = objects.settings
             self._place(layer, plane, segmentation, threshold, objects, request)
             layer.refresh(extent=False)
         else:
@@ -96,7 +99,7 @@ class ResultLayers:
                 threshold,
             )
             predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
-            written = result.put(plane.index, predicted, settings_of(request, plane))
+            written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
             written.write_first(plane.index.view(labels))
             table = None if result.objects is None else result.objects.table()
             layer = new_layer(labels, plane, words, table)
@@ -133,11 +136,7 @@ class ResultLayers:
         result = self._results[layer]
         if layer.data.shape != plane.index.shape or not self._has_room(layer, plane):
             return False
-        threshold, settings = result.threshold, getattr(result.objects, "settings", None)
-        self._place(layer, plane, segmentation, threshold, objects, request)
-        result.threshold = threshold
-        if result.objects is not None and settings is not None:
-            result.objects.threshold, result.objects.settings = threshold, settings
+        self._place(layer, plane, segmentation, result.threshold, objects, request)
         if self._displayed_position(layer) == plane.index.position:
             layer.refresh(extent=False)
         return True
@@ -257,7 +256,7 @@ class ResultLayers:
         """Put a plane into an existing layer."""
         result = self._results[layer]
         predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
-        written = result.put(plane.index, predicted, settings_of(request, plane))
+        written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
         written.write_first(plane.index.view(layer.data))
         if result.objects is not None:
             layer.features = result.objects.table()

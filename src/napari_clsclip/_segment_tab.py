@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numpy as np
 from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
-from napari.layers import Image, Labels
+from napari.layers import Image, Labels, Shapes
 from napari.utils import cancelable_progress
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QDoubleSpinBox,
+    QCheckBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -22,29 +21,40 @@ from qtpy.QtWidgets import (
 )
 from superqt import QLabeledDoubleSlider
 
-from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, SegmentSettings
-from clsclip.errors import BackendDiedError, CancelledError, ClsClipError, InvalidImageError
+from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, InstanceSettings
+from clsclip.errors import (
+    BackendDiedError,
+    CancelledError,
+    ClsClipError,
+    InvalidConfigError,
+    InvalidImageError,
+)
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
+from napari_clsclip._extra_layers import ExtraLayers
+from napari_clsclip._layers import Plane
 from napari_clsclip._link_row import LinkRow
-from napari_clsclip._model_combo import ModelCombo
+from napari_clsclip._object_updates import ObjectUpdates
+from napari_clsclip._options import MoreOptions
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
 from napari_clsclip._segment_job import SegmentJob
-from napari_clsclip._supervisor import BackendState, BackendStatus
+from napari_clsclip._summary import classes_found, objects_found, regions_used, waiting_words
+from napari_clsclip._supervisor import BackendStatus
 from napari_clsclip._words_edit import WordsEdit
 
 POLL_MILLISECONDS: Final = 50
 ERROR_COLOR: Final = "#ff6b5e"
 
-_WORDS_TOLD_APART: Final = 5
 _WORDS_TOOLTIP: Final = "What to segment: one word or a short phrase, or several with commas."
 _THRESHOLD_TOOLTIP: Final = (
     "Foreground probability from which a pixel belongs to a word. Changes the selected result "
-    "at once, without the backend; pixels that you have painted stay."
+    "without the backend: classes at once, single objects a moment later. Pixels that you have "
+    "painted stay."
 )
 _LOCAL_DEATH: Final = (
     "The backend died while it worked; it may have run out of memory. It is being started again: "
@@ -53,7 +63,7 @@ _LOCAL_DEATH: Final = (
 
 
 class SegmentTab(QWidget):
-    """Form, buttons and messages for segmenting the plane on screen.
+    """Form, buttons and messages for segmenting an image.
 
     Parameters
     ----------
@@ -67,6 +77,11 @@ class SegmentTab(QWidget):
         self._viewer = viewer
         self._connection = connection
         self._results = ResultLayers(viewer)
+        self._extra = ExtraLayers(viewer)
+        self._object_updates = ObjectUpdates(viewer, self._results, self)
+        self._object_updates.updated.connect(self._show_objects)
+        self._object_updates.failed.connect(self._show_error)
+        self._left_out = ""
         self._job: SegmentJob | PlanesRun | None = None
         self._image_of_job: Image | None = None
         self._progress: cancelable_progress | None = None
@@ -79,11 +94,13 @@ class SegmentTab(QWidget):
         self.channels = ChannelsRow(viewer)
         self.scope = ScopeRow(viewer, self.channels)
         self.image.changed.connect(self._follow_image)
-        self.model = ModelCombo()
+        self.options = MoreOptions(self._shapes)
+        self.model, self.zoom = self.options.model, self.options.zoom
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
-        self.zoom = QDoubleSpinBox(minimum=0.0, maximum=16.0, singleStep=0.25)
-        self.zoom.setSpecialValueText("automatic")
+        instances = InstanceSettings.model_fields["instances"]
+        self.objects = QCheckBox(instances.title or "")
+        self.objects.setToolTip(instances.description or "")
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.threshold.setRange(0.01, 1.0)
         self.threshold.setSingleStep(0.01)  # type: ignore[arg-type]  # superqt hints int
@@ -93,16 +110,18 @@ class SegmentTab(QWidget):
         self.segment_button.setToolTip("Segment the image (Enter in the words).")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
-        self.link = LinkRow(viewer)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.link = LinkRow(viewer)
+        self._form = QFormLayout()
         self._lay_out()
 
         self.words.returnPressed.connect(self.segment)
         self.segment_button.clicked.connect(self.segment)
         self.cancel_button.clicked.connect(self.cancel)
         self.threshold.valueChanged.connect(self._apply_threshold)
+        self.options.objects_changed.connect(self._apply_objects)
         connection.status_changed.connect(self._take_models)
         self._take_models(connection.status)
         viewer.layers.selection.events.active.connect(self._follow_active_layer)
@@ -113,42 +132,36 @@ class SegmentTab(QWidget):
         return self._job is not None
 
     def reset_choices(self) -> None:
-        """Offer the images that are open now."""
+        """Offer the layers that are open now."""
         self.image.reset_choices()
+        self.options.reset_choices()
         self._follow_image(self.image.value)
 
     def segment(self) -> None:
         """Segment the image as the form says; returns at once."""
         if self._job is not None:
             return
+        image = self.image.value
         try:
-            image = self.image.value
-            if image is None:
-                raise InvalidImageError(
-                    "There is no image. Open one with File > Open, or try one from "
-                    "File > Open Sample > ClsCLIP."
-                )
-            words = parse_words(self.words.text())
-            planes = self.scope.planes(image)
-            request = SegmentRequest(
-                model=self.model.currentText().strip() or DEFAULT_MODEL,
-                zoom=self.zoom.value() or None,
-                words=words,
-                contrast_limits=planes[0].contrast_limits,
-            )
+            planes, request = self._asked(image)
         except ClsClipError as error:
             self._show_error(error.message)
             return
-        self.words.remember(words)
+        self.words.remember(request.words)
         supervisor = self._connection.supervisor
+        objects = None
+        if self.objects.isChecked():
+            objects = (self.threshold.value(), self.options.objects())
         job: SegmentJob | PlanesRun
         if len(planes) > 1:
-            job = PlanesRun(self._results, supervisor, image, planes, request, self.threshold.value)
+            job = PlanesRun(
+                self._results, supervisor, image, planes, request, self.threshold.value, objects
+            )
             if job.nothing_to_do:
                 self._show(job.ending())
                 return
         else:
-            job = SegmentJob(supervisor, planes[0], request)
+            job = SegmentJob(supervisor, planes[0], request, objects)
         self._job, self._image_of_job = job, image
         self.destroyed.connect(job.cancel)  # the viewer may be closed meanwhile
         self._show_busy(True)
@@ -156,8 +169,38 @@ class SegmentTab(QWidget):
         job.start()
         self._poll_timer.start()
         self._progress = cancelable_progress(
-            desc=f"Segmenting {', '.join(words)}", total=0, cancel_callback=job.cancel
+            desc=f"Segmenting {', '.join(request.words)}", total=0, cancel_callback=job.cancel
         )
+
+    def _asked(self, image: Image | None) -> tuple[tuple[Plane, ...], SegmentRequest]:
+        """What the form says: which planes, and what is asked of each of them."""
+        if image is None:
+            raise InvalidImageError(
+                "There is no image. Open one with File > Open, or try one from "
+                "File > Open Sample > ClsCLIP."
+            )
+        words = parse_words(self.words.text())
+        planes = self.scope.planes(image)
+        shapes, drawn = self.options.boxes.value, DrawnBoxes()
+        if shapes is not None and len(planes) > 1:
+            raise InvalidConfigError(
+                f"The boxes of '{shapes.name}' are for one plane, and {len(planes):,} planes are "
+                "to be segmented. Choose another scope, or no boxes (under More)."
+            )
+        if shapes is not None:
+            drawn = drawn_boxes(shapes, image, planes[0], self._viewer.dims)
+        self._left_out = drawn.left_out
+        regions = self.options.settings()
+        request = SegmentRequest(
+            model=self.model.currentText().strip() or DEFAULT_MODEL,
+            zoom=self.zoom.value() or None,
+            words=words,
+            contrast_limits=planes[0].contrast_limits,
+            regions=regions.regions,
+            detector=regions.detector,
+            drawn=drawn.boxes,
+        )
+        return planes, request
 
     def cancel(self) -> None:
         """End the running segmentation, if any; the form can be used at once."""
@@ -179,7 +222,7 @@ class SegmentTab(QWidget):
         if isinstance(job, PlanesRun):
             self._show(job.message(status))
         else:
-            self._show(_waiting_words(job.progress, status))
+            self._show(waiting_words(job.progress, status))
         # Last, because napari's progress bar runs the event loop.
         if job.progress is not None and self._progress is not None:
             _show_progress(self._progress, job.progress)
@@ -201,16 +244,28 @@ class SegmentTab(QWidget):
             layer = self._results.add(
                 image, job.plane, segmentation, self.threshold.value(), job.objects, job.request
             )
+            note = self._show_extra(layer, image, job, segmentation)
         except CancelledError as error:
             self._show(error.message)
         except ClsClipError as error:
             self._show_error(self._error_words(error))
         else:
-            self._show(_summary(layer, job, segmentation))
+            objects = self._results.objects(layer)
+            if objects is None:
+                found = classes_found(segmentation.words, layer.data, job.plane.index)
+            else:
+                found = objects_found(segmentation.words, objects.plane_table(job.plane.index))
+                self._follow_objects(layer)
+            parts = (f"{found}, in {segmentation.seconds:.1f} s.", regions_used(segmentation), note)
+            self._show(" ".join(part for part in (*parts, self._left_out) if part))
 
     def _finish_run(self, run: PlanesRun) -> None:
         run.take(all_of_them=True)
+        if run.layer is not None and self._results.objects(run.layer) is not None:
+            self._follow_objects(run.layer)
         error, ending = run.error, run.ending()
+        if self.options.shows_more:
+            ending = f"{ending} Probabilities and regions are shown of single planes only."
         if error is not None:
             self._show_error(f"{self._error_words(error)} {ending}")
         elif run.has_failures:
@@ -223,11 +278,44 @@ class SegmentTab(QWidget):
             return _LOCAL_DEATH
         return str(error)
 
+    def _follow_objects(self, layer: Labels) -> None:
+        """Keep the objects of a layer up to date from now on."""
+        self._object_updates.watch(layer)
+        self._object_updates.schedule()  # the form may say something else by now
+
+    def _show_extra(
+        self, layer: Labels, image: Image, job: SegmentJob, segmentation: Segmentation
+    ) -> str:
+        """Show the further layers that are asked for; returns what there is to say about them."""
+        note = ""
+        if self.options.probabilities.isChecked():
+            self._extra.show_probabilities(image, job.plane, segmentation)
+        if self.options.proposals.isChecked() and not self._extra.show_proposals(
+            image, job.plane, segmentation
+        ):
+            note = "No regions to show: the whole image was looked at."
+        self._viewer.layers.selection.active = layer
+        return note
+
     def _apply_threshold(self, threshold: float) -> None:
         layer = self._results.current()
         if layer is not None:
             self._results.set_threshold(layer, threshold)
             self._hidden_planes_timer.start()
+            self._object_updates.schedule()
+
+    def _apply_objects(self) -> None:
+        layer = self._results.current()
+        objects = None if layer is None else self._results.objects(layer)
+        if objects is not None:
+            objects.settings = self.options.objects()
+            self._object_updates.schedule()
+
+    def _show_objects(self, layer: Labels) -> None:
+        objects = self._results.objects(layer)
+        if objects is not None and not self.busy:
+            words = next(iter(objects.planes.values()))[1].segmentation.words
+            self._show(f"{objects_found(words, objects.table())}.")
 
     def _update_hidden_plane(self) -> None:
         if not self._results.update_hidden_plane():
@@ -242,6 +330,9 @@ class SegmentTab(QWidget):
             self.threshold.blockSignals(True)
             self.threshold.setValue(self._results.threshold(active))
             self.threshold.blockSignals(False)
+            objects = self._results.objects(active)
+            if objects is not None:
+                self.options.show_objects(objects.settings)
 
     def _follow_image(self, image: Image | None) -> None:
         self.channels.follow(image)
@@ -250,7 +341,14 @@ class SegmentTab(QWidget):
         self.scope.follow(image)
 
     def _images(self, _: Any) -> list[Image]:
-        return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        return [
+            layer
+            for layer in self._viewer.layers
+            if isinstance(layer, Image) and layer not in self._extra
+        ]
+
+    def _shapes(self, _: Any) -> list[Shapes]:
+        return [layer for layer in self._viewer.layers if isinstance(layer, Shapes)]
 
     def _take_models(self, status: BackendStatus) -> None:
         self.model.offer(status)
@@ -269,36 +367,25 @@ class SegmentTab(QWidget):
         show_error(text)
 
     def _lay_out(self) -> None:
-        self._form = form = QFormLayout()
+        form = self._form
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Image", self.image.native)
         form.addRow("Channels", self.channels)
         form.addRow("Scope", self.scope)
         form.addRow("Words", self.words)
-        for name, widget in (("model", self.model), ("zoom", self.zoom)):
-            field = SegmentSettings.model_fields[name]
-            widget.setToolTip(field.description or "")
-            form.addRow(field.title or name, widget)
         form.addRow("Threshold", self.threshold)
+        form.addRow("", self.objects)
         buttons = QHBoxLayout()
         buttons.addWidget(self.segment_button, stretch=2)
         buttons.addWidget(self.cancel_button, stretch=1)
         layout = QVBoxLayout(self)
         layout.addLayout(form)
         layout.addLayout(buttons)
+        layout.addWidget(self.options)
         layout.addWidget(self.message)
         layout.addWidget(self.link)
         layout.addStretch(1)
-
-
-def _waiting_words(progress: Progress | None, status: BackendStatus) -> str:
-    if progress is None:
-        starting = status.state is BackendState.STARTING
-        return "Waiting for the backend to start …" if starting else "Segmenting …"
-    if progress.state == "queued":
-        return "Waiting for earlier requests …"
-    return f"Segmenting … step {progress.done} of {progress.total or '?'}"
 
 
 def _show_progress(bar: cancelable_progress, progress: Progress) -> None:
@@ -306,17 +393,3 @@ def _show_progress(bar: cancelable_progress, progress: Progress) -> None:
         bar.total = progress.total
     if progress.done != bar.n:
         bar.update(progress.done - bar.n)
-
-
-def _summary(layer: Labels, job: SegmentJob, segmentation: Segmentation) -> str:
-    labels = job.plane.index.view(layer.data)
-    words = segmentation.words
-    if len(words) > _WORDS_TOLD_APART:
-        found = f"{len(words)} words {np.count_nonzero(labels) / labels.size:.1%}"
-    else:
-        found = ", ".join(
-            f"{word} {np.count_nonzero(labels == k) / labels.size:.1%}"
-            for k, word in enumerate(words, start=1)
-        )
-    part = "plane" if job.plane.index.whole else "region"
-    return f"{found} of the {part}, in {segmentation.seconds:.1f} s."

@@ -1,0 +1,223 @@
+"""Layers that say why: the probability of each word, and the regions it was looked for in."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Layer, Shapes
+from numpy.typing import NDArray
+
+from clsclip.segmentation import RegionUsed, Segmentation
+from napari_clsclip._layers import Plane, PlaneIndex
+from napari_clsclip._result_looks import class_colors
+
+_PROBABILITY_OPACITY: Final = 0.6
+_TEXT_SIZE: Final = 9
+_EDGE_PART: Final = 1 / 300
+"""Width of an edge, as a part of the plane's shorter side."""
+
+Identity = tuple[Any, ...]
+Position = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Proposal:
+    """One region, as it is drawn."""
+
+    vertices: NDArray[np.float64]
+    word: int
+    region: RegionUsed
+
+
+@dataclass
+class _Proposals:
+    """What is remembered about a layer of region proposals."""
+
+    identity: Identity
+    planes: dict[Position, list[_Proposal]] = field(default_factory=dict)
+
+    def all(self) -> list[_Proposal]:
+        return [proposal for _, plane in sorted(self.planes.items()) for proposal in plane]
+
+
+class ExtraLayers:
+    """The layers of one viewer that are shown on request, beside the results.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+        Where new layers go.
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self._viewer = viewer
+        self._probabilities: weakref.WeakKeyDictionary[Layer, Identity] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._proposals: weakref.WeakKeyDictionary[Layer, _Proposals] = weakref.WeakKeyDictionary()
+
+    def __contains__(self, layer: object) -> bool:
+        """Whether a layer shows probabilities."""
+        return isinstance(layer, Image) and layer in self._probabilities
+
+    def show_probabilities(self, image: Image, plane: Plane, segmentation: Segmentation) -> None:
+        """Show the probability of each word as an image layer, right above the image.
+
+        Planes of one image gather in one layer per word, as those of results do.
+
+        Parameters
+        ----------
+        image : Image
+            The layer that was segmented; it may have been removed meanwhile.
+        plane : Plane
+            The plane of ``image`` that was segmented.
+        segmentation : Segmentation
+            Probabilities of shape (K, H, W) for that plane.
+
+        Raises
+        ------
+        InvalidImageError
+            If an array of the image's shape does not fit into memory.
+        """
+        for word, values in zip(segmentation.words, segmentation.probabilities, strict=True):
+            identity = (*_identity(image, plane, segmentation), word)
+            layer = self._known(self._probabilities, identity)
+            data = plane.blank_labels(np.float32) if layer is None else layer.data
+            if layer is not None and (data.shape, data.dtype) != (plane.index.shape, np.float32):
+                layer, data = None, plane.blank_labels(np.float32)
+            plane.index.view(data)[...] = values * np.float32(1 / 255)
+            if layer is not None:
+                layer.refresh(extent=False)
+                continue
+            layer = Image(
+                data,
+                name=f"{word}, probability",
+                colormap="inferno",
+                contrast_limits=(0.0, 1.0),
+                opacity=_PROBABILITY_OPACITY,
+                blending="additive",
+                **_place(plane),
+            )
+            self._probabilities[layer] = identity
+            self._insert_above(image, layer)
+
+    def show_proposals(self, image: Image, plane: Plane, segmentation: Segmentation) -> bool:
+        """Show the regions in which the words were looked for as a Shapes layer.
+
+        A layer that the user has changed is left alone, and another one made.
+
+        Parameters
+        ----------
+        image, plane, segmentation
+            See :meth:`show_probabilities`.
+
+        Returns
+        -------
+        bool
+            Whether there are any.
+        """
+        drawn = [
+            _Proposal(_vertices(region, plane.index), k, region)
+            for k, regions in enumerate(segmentation.proposals)
+            for region in regions
+        ]
+        identity = _identity(image, plane, segmentation)
+        layer = self._known(self._proposals, identity)
+        if layer is not None and not _is_unchanged(layer, self._proposals[layer]):
+            layer = None
+        known = _Proposals(identity) if layer is None else self._proposals[layer]
+        known.planes[plane.index.position] = drawn
+        if layer is None and drawn:
+            layer = Shapes(
+                ndim=len(plane.index.shape),
+                name=f"{', '.join(segmentation.words)}, regions",
+                **_place(plane),
+            )
+            self._proposals[layer] = known
+            self._viewer.add_layer(layer)
+        if layer is not None:
+            _draw(layer, known.all(), segmentation.words, plane.index)
+        return bool(drawn)
+
+    def _known(
+        self, layers: weakref.WeakKeyDictionary[Layer, Any], identity: Identity
+    ) -> Layer | None:
+        for layer, known in layers.items():
+            own = known.identity if isinstance(known, _Proposals) else known
+            if own == identity and layer in self._viewer.layers:
+                return layer
+        return None
+
+    def _insert_above(self, image: Image, layer: Layer) -> None:
+        layers = self._viewer.layers
+        layers.insert(layers.index(image) + 1 if image in layers else 0, layer)
+
+
+def _identity(image: Image, plane: Plane, segmentation: Segmentation) -> Identity:
+    return (weakref.ref(image), segmentation.words, segmentation.model, segmentation.model_version,
+            plane.index.shape, plane.index.hidden, plane.level,
+            tuple(plane.placement.scale), tuple(plane.placement.translate))  # fmt: skip
+
+
+def _place(plane: Plane) -> dict[str, Any]:
+    where = plane.placement
+    return {
+        "scale": where.scale,
+        "translate": where.translate,
+        "rotate": where.rotate,
+        "shear": where.shear,
+        "affine": where.affine,
+        "units": where.units,
+        "axis_labels": where.axis_labels,
+    }
+
+
+def _vertices(region: RegionUsed, index: PlaneIndex) -> NDArray[np.float64]:
+    """Corners of a region in pixels of the whole array, shape (4, N)."""
+    top, left, bottom, right = np.array(region.box) - 0.5
+    first_row, first_column = index.origin
+    vertices = np.zeros((4, len(index.shape)))
+    vertices[:, list(index.hidden)] = index.position
+    vertices[:, index.displayed[0]] = np.array([top, top, bottom, bottom]) + first_row
+    vertices[:, index.displayed[1]] = np.array([left, right, right, left]) + first_column
+    return vertices
+
+
+def _is_unchanged(layer: Shapes, known: _Proposals) -> bool:
+    written = known.all()
+    return len(layer.data) == len(written) and all(
+        np.array_equal(now, then.vertices) for now, then in zip(layer.data, written, strict=True)
+    )
+
+
+def _draw(
+    layer: Shapes, proposals: list[_Proposal], words: tuple[str, ...], index: PlaneIndex
+) -> None:
+    """Make a layer hold these regions and no others."""
+    scores = [proposal.region.score for proposal in proposals]
+    layer.selected_data = set()
+    layer.remove(list(range(len(layer.data))))
+    if not proposals:
+        return
+    colors = class_colors(len(words))
+    layer.add_rectangles(
+        [proposal.vertices for proposal in proposals],
+        edge_color=[colors[proposal.word] for proposal in proposals],
+        face_color="transparent",
+        edge_width=max(0.5, min(index.size) * _EDGE_PART),
+    )
+    layer.features = {
+        "word": np.array([words[proposal.word] for proposal in proposals]),
+        "score": np.array([np.nan if score is None else score for score in scores]),
+        "origin": np.array([proposal.region.origin for proposal in proposals]),
+    }
+    layer.text = {
+        "string": ["" if score is None else f"{score:.2f}" for score in scores],
+        "size": _TEXT_SIZE,
+        "color": "white",
+        "anchor": "upper_left",
+    }
