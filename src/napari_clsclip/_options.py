@@ -9,6 +9,7 @@ from magicgui.widgets import ComboBox
 from napari.layers import Shapes
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -29,6 +30,9 @@ _BOXES_TOOLTIP = (
 )
 _PROBABILITIES_TOOLTIP = "Show the probability of each word as an image layer."
 _PROPOSALS_TOOLTIP = "Show the regions in which the words were looked for as a Shapes layer."
+_CLOSED = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} More"
+_OPEN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE} More"
+_BUTTON_STYLE = "text-align: left; border: none; outline: none; background: transparent;"
 _LARGEST_AREA = 10**9
 _WITH_DETECTOR = ("auto", "detector", "open-vocabulary")
 
@@ -50,7 +54,10 @@ class MoreOptions(QCollapsible):
     objects_changed = Signal()
 
     def __init__(self, shapes: Callable[[Any], list[Shapes]]) -> None:
-        super().__init__("More")
+        # superqt's own icons are black on whatever theme.
+        super().__init__(_CLOSED, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.toggled.connect(lambda opened: self.setText(_OPEN if opened else _CLOSED))
+        self.toggleButton().setStyleSheet(_BUTTON_STYLE)
         self.model = ModelCombo()
         self.zoom = QDoubleSpinBox(minimum=0.0, maximum=16.0, singleStep=0.25)
         self.zoom.setSpecialValueText("automatic")
@@ -124,6 +131,8 @@ class MoreOptions(QCollapsible):
         _add(form, self.min_certainty, InstanceSettings.model_fields["min_certainty"])
         form.addRow("Also show", self.probabilities)
         form.addRow("", self.proposals)
+        for layout in (self.layout(), self.content().layout()):
+            layout.setContentsMargins(0, 0, 0, 0)
         self.addWidget(content)
         self.collapse(animate=False)
 
