@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from clsclip.errors import InvalidConfigError
 from clsclip.wire import MAX_DRAWN_BOXES, SegmentRequest
 from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
-from napari_clsclip._layers import displayed_index
+from napari_clsclip._layers import displayed_plane
 
 SQUARE = np.array([[9.5, 19.5], [9.5, 39.5], [29.5, 39.5], [29.5, 19.5]])
 """Around the pixels 10 to 29 and 20 to 39."""
@@ -24,7 +24,7 @@ def viewer() -> ViewerModel:
 
 
 def boxes(viewer: ViewerModel, shapes: Shapes, image: Image) -> DrawnBoxes:
-    return drawn_boxes(shapes, image, displayed_index(image, viewer.dims), viewer.dims)
+    return drawn_boxes(shapes, image, displayed_plane(image, viewer.dims), viewer.dims)
 
 
 def flat(viewer: ViewerModel, **options: object) -> Image:
