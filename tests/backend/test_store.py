@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +24,8 @@ from clsclip.errors import (
     NotFoundError,
     StoreError,
 )
-from clsclip.store.annotation import Correction, Details
 from clsclip.store.store import AnnotationStore
+from clsclip.wire_annotations import Correction, Details
 
 
 @pytest.fixture
@@ -93,6 +94,8 @@ def test_two_people_correct_the_same(store: AnnotationStore) -> None:
     second = store.add(correction(1), replaces=first.id)
     with pytest.raises(ConflictError, match="somebody else"):
         store.add(correction(2), replaces=first.id)
+    with pytest.raises(ConflictError):
+        store.add(correction(), replaces=first.id)
     assert store.versions(first.lineage) == [first, second]
     third = store.add(correction(2), replaces=second.id)
     assert third.version == 3
@@ -195,12 +198,28 @@ def test_a_database_that_cannot_be_had(
     assert "secret" not in caught.value.message
 
 
+def _replace(folder: str, replaces: str, value: int) -> str:
+    with AnnotationStore(Path(folder)) as store:
+        try:
+            return store.add(correction(value), replaces=replaces).id
+        except ConflictError:
+            return ""
+
+
+def test_one_of_many_at_the_same_moment_wins(store: AnnotationStore) -> None:
+    first = store.add(correction())
+    with ProcessPoolExecutor(4) as pool:
+        ids = list(pool.map(_replace, [str(store.folder)] * 8, [first.id] * 8, range(1, 9)))
+    (winner,) = filter(None, ids)
+    assert [version.id for version in store.versions(first.id)] == [first.id, winner]
+
+
 _WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from clsclip.store.annotation import Correction
 from clsclip.store.store import AnnotationStore
+from clsclip.wire_annotations import Correction
 
 with AnnotationStore(Path(sys.argv[1])) as store:
     for k in range(int(sys.argv[2]), 10**6):

@@ -1,105 +1,22 @@
-"""What an annotation is: what a person accepted about one image plane, and where it comes from."""
+"""The arrays of an annotation: what must be true of them, and what makes two the same."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
 
-from clsclip.config import Settings
 from clsclip.errors import InvalidImageError
-
-Origin = Literal["widget", "import", "review"]
-
-
-class Details(Settings):
-    """Where an annotation comes from."""
-
-    source: str = Field("", description="Name of the layer or file.")
-    origin: Origin = Field("widget", description="What made it.")
-    position: tuple[int, ...] = Field(
-        (), description="Indices of the plane along the hidden axes of its image."
-    )
-    model: str = Field("", description="Model whose prediction was corrected; empty: none.")
-    model_version: str = Field("", description="Hash of that model's weights.")
-    contrast_limits: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        None, description="Values that were shown as black and white."
-    )
-    scale: tuple[FiniteFloat, FiniteFloat] | None = Field(
-        None, description="Height and width of a pixel."
-    )
-    unit: str = Field("", description="Unit of the scale.")
-    note: str = Field("", description="What the person wants to remember.")
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What a person accepted, about to be added.
-
-    Attributes
-    ----------
-    image : ndarray, shape (H, W), (H, W, 3) or (H, W, 4)
-        Plane or crop, of any integer or floating-point dtype, or bool.
-    labels : ndarray of int or bool, shape (H, W)
-        Class ids: 0 is background, ``k + 1`` is word ``k``.
-    words : tuple of str, length K
-    vouched : ndarray of bool, shape (H, W), or None
-        Pixels whose labels the person vouches for; None: all.
-    details : Details
-    """
-
-    image: NDArray[Any]
-    labels: NDArray[Any]
-    words: tuple[str, ...]
-    vouched: NDArray[np.bool_] | None = None
-    details: Details = field(default_factory=Details)
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One version of an annotation, without its arrays.
-
-    Attributes
-    ----------
-    id : str
-        32 hexadecimal digits.
-    lineage : str
-        The id of the first version; all versions share it.
-    version : int
-        1, 2, ...
-    created : datetime
-        In UTC.
-    words : tuple of str, length K
-        Word ``k`` has class id ``k + 1``.
-    pixels : tuple of int, length K
-        How many pixels have each word, of those that are vouched for.
-    image_sha256, labels_sha256 : str
-    vouched_sha256 : str or None
-        None if all pixels are vouched for.
-    details : Details
-    """
-
-    id: str
-    lineage: str
-    version: int
-    created: datetime
-    words: tuple[str, ...]
-    pixels: tuple[int, ...]
-    image_sha256: str
-    labels_sha256: str
-    vouched_sha256: str | None
-    details: Details
+from clsclip.wire_annotations import Correction
 
 
 @dataclass(frozen=True)
 class AnnotationArrays:
-    """The arrays of an annotation, as :class:`Correction` describes them."""
+    """The arrays of an annotation; see :class:`clsclip.wire_annotations.Correction`."""
 
     image: NDArray[Any]
     labels: NDArray[np.uint16]

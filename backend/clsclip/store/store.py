@@ -14,18 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from clsclip.errors import ConflictError, InvalidConfigError, NotFoundError
-from clsclip.store.annotation import (
-    Annotation,
-    AnnotationArrays,
-    Correction,
-    Details,
-    check_correction,
-    content_hash,
-)
+from clsclip.store.annotation import AnnotationArrays, check_correction, content_hash
 from clsclip.store.arrays import ArrayFiles, sha256_of
 from clsclip.store.database import faults
 from clsclip.store.schema import AnnotationRow, WordRow, open_database
 from clsclip.wire import check_words
+from clsclip.wire_annotations import Annotation, Correction, Details
 
 ARRAYS_FOLDER: Final = "arrays"
 """Folder of the store that holds the arrays."""
@@ -123,6 +117,8 @@ class AnnotationStore:
         with faults(self.folder), self._session() as session:
             if replaces:
                 old = _row(session, replaces)
+                if _is_replaced(session, old):
+                    raise _conflict(replaces)
                 if old.content_sha256 == row.content_sha256:
                     return _annotation(old)
                 row.lineage, row.version = old.lineage, old.version + 1
@@ -131,11 +127,8 @@ class AnnotationStore:
             session.add(row)
             try:
                 session.commit()
-            except IntegrityError as error:
-                raise ConflictError(
-                    f"Annotation {replaces} was corrected by somebody else meanwhile. Nothing is "
-                    "lost: open the newer version, or accept yours as a new annotation."
-                ) from error
+            except IntegrityError as error:  # between the question and the answer
+                raise _conflict(replaces) from error
             return _annotation(row)
 
     def find(self, correction: Correction) -> Annotation | None:
@@ -195,7 +188,8 @@ class AnnotationStore:
         rows = _latest().order_by(AnnotationRow.number.desc()).offset(offset).limit(limit)
         if word:
             asked = " ".join(word.split()).casefold()
-            rows = rows.where(AnnotationRow.words.any(WordRow.folded == asked))
+            having = select(WordRow.annotation).where(WordRow.folded == asked)
+            rows = rows.where(AnnotationRow.number.in_(having))
         return self._fetch(rows)
 
     def versions(self, lineage: str) -> builtins.list[Annotation]:
@@ -262,6 +256,20 @@ def _latest() -> Select[AnnotationRow]:
         .exists()
     )
     return select(AnnotationRow).where(~replaced)
+
+
+def _is_replaced(session: Session, row: AnnotationRow) -> bool:
+    newer = select(AnnotationRow.number).where(
+        AnnotationRow.lineage == row.lineage, AnnotationRow.version > row.version
+    )
+    return session.scalars(newer).first() is not None
+
+
+def _conflict(replaces: str) -> ConflictError:
+    return ConflictError(
+        f"Annotation {replaces} was corrected by somebody else meanwhile. Nothing is lost: open "
+        "the newer version, or accept yours as a new annotation."
+    )
 
 
 def _row(session: Session, identity: str) -> AnnotationRow:
