@@ -184,6 +184,18 @@ class BackendSettings(DeviceSettings):
         description="Further names by which clients may call this backend (the Host header); "
         "127.0.0.1, localhost and the listening address always may.",
     )
+    store: str = Field(
+        "",
+        title="Store",
+        description="Folder in which accepted corrections are kept. Empty: in the user's data "
+        "folder.",
+    )
+    database: str = Field(
+        "",
+        title="Database",
+        description="SQLAlchemy URL of the database of the store, e.g. "
+        "postgresql+psycopg://user@host/name. Empty: a file in its folder.",
+    )
     preload: str = Field(
         "",
         title="Preload",

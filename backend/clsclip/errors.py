@@ -122,6 +122,19 @@ class FileError(ClsClipError):
     code = "file"
 
 
+class StoreError(ClsClipError):
+    """The annotation store cannot be opened, read or written, or one of its files is damaged."""
+
+    code = "store"
+
+
+class ConflictError(ClsClipError):
+    """Somebody else has changed the same thing meanwhile."""
+
+    code = "conflict"
+    http_status = 409
+
+
 class BackendError(ClsClipError):
     """The client cannot use a backend. Never sent by a backend."""
 

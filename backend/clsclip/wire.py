@@ -18,6 +18,8 @@ boxes is not sent, nor are reasons and proposals where there are none: without r
 and backends of before there were regions understand. With regions, an older backend refuses the
 key by name.
 
+Annotations have routes of their own, see :mod:`clsclip.wire_annotations`.
+
 ``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
 :mod:`clsclip.errors`. Nothing here imports torch.
 """
@@ -262,7 +264,7 @@ def decode_segment_request(body: bytes, max_bytes: int) -> tuple[NDArray[Any], S
     """
     arrays, meta = decode_npz(body, ("image",), max_bytes)
     _require_numbers(arrays["image"])
-    request = _validate(SegmentRequest, meta)
+    request = read_message(SegmentRequest, meta)
     checked = request.model_copy(update={"words": check_words(request.words)})
     return arrays["image"], checked
 
@@ -306,7 +308,7 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
         If the bytes are not such an answer.
     """
     arrays, text = decode_npz(body, ("probabilities",), max_bytes)
-    meta = _validate(_SegmentationMeta, text)
+    meta = read_message(_SegmentationMeta, text)
     probabilities = arrays["probabilities"]
     if (
         probabilities.dtype != np.uint8
@@ -331,7 +333,14 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def _validate(model: type[_M], text: str) -> _M:
+def read_message(model: type[_M], text: str) -> _M:
+    """Read the JSON of a message.
+
+    Raises
+    ------
+    InvalidRequestError
+        If it is another; the message names the keys.
+    """
     try:
         return model.model_validate_json(text)
     except ValidationError as error:

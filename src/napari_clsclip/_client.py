@@ -41,6 +41,13 @@ from clsclip.wire import (
     decode_segmentation,
     encode_segment_request,
 )
+from clsclip.wire_annotations import (
+    LIST_LIMIT,
+    Annotation,
+    AnnotationList,
+    Correction,
+    encode_correction,
+)
 
 CONNECT_SECONDS: Final = 5.0
 """How long a machine may take to accept a connection."""
@@ -50,6 +57,9 @@ ANSWER_SECONDS: Final = 15.0
 
 SEND_SECONDS: Final = 60.0
 """How long the network may accept no further byte of an image."""
+
+KEEP_SECONDS: Final = 120.0
+"""How long a backend may take to write an annotation to disk."""
 
 _CHUNK: Final = 2**20
 _META_BYTES: Final = 2**20
@@ -185,6 +195,47 @@ class Client:
             return decode_segmentation(answer.content, max_bytes)
         except ClsClipError as error:
             raise BackendError(f"The answer of {self.url} cannot be read. {error}") from error
+
+    def accept(self, correction: Correction, replaces: str = "") -> Annotation:
+        """Keep what a person accepted. It survives a crash once this returns.
+
+        Parameters
+        ----------
+        correction : Correction
+        replaces : str
+            Id of the version that was corrected further; empty: a new annotation.
+
+        Raises
+        ------
+        ConflictError
+            If somebody else has replaced that version meanwhile.
+        ClsClipError
+            Whatever else the backend sends; nothing was kept then.
+        """
+        body = encode_correction(correction, replaces)
+        answer = self._call(
+            "POST",
+            "/annotations",
+            content=body,
+            headers={"Content-Type": NPZ_MEDIA_TYPE},
+            timeout=httpx.Timeout(KEEP_SECONDS, connect=CONNECT_SECONDS, write=SEND_SECONDS),
+        )
+        return self._read(Annotation, answer)
+
+    def annotations(
+        self, word: str = "", *, offset: int = 0, limit: int = LIST_LIMIT
+    ) -> AnnotationList:
+        """What is in the backend's annotation store: latest versions, newest first.
+
+        Parameters
+        ----------
+        word : str
+            Only annotations with this word; empty: all.
+        offset, limit : int
+            Which part of the list; ``limit`` is at most ``LIST_LIMIT``.
+        """
+        asked = {"word": word, "offset": offset, "limit": limit}
+        return self._read(AnnotationList, self._call("GET", "/annotations", params=asked))
 
     def progress(self, request_id: str) -> Progress | None:
         """How far a request is; None if it has not arrived yet or has ended."""

@@ -346,9 +346,11 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
         ("get", "/v1/health"): "HealthReport",
         ("get", "/v1/models"): "ModelList",
         ("get", "/v1/segment/{request_id}"): "Progress",
+        ("get", "/v1/annotations"): "AnnotationList",
     }
     assert set(operations) == {
-        *answers, ("post", "/v1/segment"), ("delete", "/v1/segment/{request_id}")
+        *answers, ("post", "/v1/segment"), ("delete", "/v1/segment/{request_id}"),
+        ("post", "/v1/annotations"),
     }  # fmt: skip
     for route, model in answers.items():
         content = operations[route]["responses"]["200"]["content"]["application/json"]

@@ -29,13 +29,14 @@ from clsclip.errors import (
 from clsclip.model.device import describe_device
 from clsclip.model.registry import list_models
 from clsclip.segmentation import Segmentation
+from clsclip.service.annotations import SharedStore, annotation_routes
+from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.jobs import Job, JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.security import HostCheck, read_body, require_token
 from clsclip.wire import (
     API_PREFIX,
     NPZ_MEDIA_TYPE,
     REQUEST_ID_PATTERN,
-    ErrorAnswer,
     HealthReport,
     ModelList,
     Progress,
@@ -49,8 +50,6 @@ RETRY_AFTER_SECONDS: Final = 5
 """When a client that was told to come back should do so."""
 
 _CHUNK: Final = 2**20
-_NPZ_CONTENT: Final = {NPZ_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
-
 _RequestId = Annotated[str, Query(pattern=REQUEST_ID_PATTERN, description="Chosen by the client.")]
 _PathRequestId = Annotated[str, Path(pattern=REQUEST_ID_PATTERN, description="Id of a request.")]
 
@@ -88,11 +87,13 @@ def create_app(
         size=settings.queue_size,
         preload=settings.preload,
     )
+    store = SharedStore(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         jobs.close()
+        store.close()
 
     app = FastAPI(
         title="napari-clsclip backend",
@@ -101,12 +102,13 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.jobs = jobs
-    app.include_router(
-        _routes(settings, jobs, device),
-        prefix=API_PREFIX,
-        dependencies=[Depends(require_token(token))],
-        responses=_errors(401, 422, 500),
-    )
+    for router in (_routes(settings, jobs, device), annotation_routes(settings, store)):
+        app.include_router(
+            router,
+            prefix=API_PREFIX,
+            dependencies=[Depends(require_token(token))],
+            responses=error_answers(401, 422, 500),
+        )
     app.add_middleware(HostCheck, allowed=(settings.host, *settings.allowed_hosts))
     _add_error_answers(app)
     return app
@@ -147,10 +149,10 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
         "/segment",
         response_class=StreamingResponse,
         responses={
-            200: {"description": "npz of the segmentation", "content": _NPZ_CONTENT},
-            **_errors(404, 409, 413, 503),
+            200: {"description": "npz of the segmentation", "content": NPZ_CONTENT},
+            **error_answers(404, 409, 413, 503),
         },
-        openapi_extra={"requestBody": {"required": True, "content": _NPZ_CONTENT}},
+        openapi_extra={"requestBody": {"required": True, "content": NPZ_CONTENT}},
     )
     async def segment(request: Request, request_id: _RequestId) -> StreamingResponse:
         """Segment one image plane; the answer comes when the device has done it."""
@@ -168,12 +170,12 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
             headers={"Content-Length": str(len(content))},
         )
 
-    @router.get("/segment/{request_id}", responses=_errors(404))
+    @router.get("/segment/{request_id}", responses=error_answers(404))
     async def progress(request_id: _PathRequestId) -> Progress:
         """How far a request is that waits or runs."""
         return jobs.progress(request_id)
 
-    @router.delete("/segment/{request_id}", status_code=204, responses=_errors(404))
+    @router.delete("/segment/{request_id}", status_code=204, responses=error_answers(404))
     async def cancel(request_id: _PathRequestId) -> None:
         """End a request that waits or runs; it is answered with ``cancelled``."""
         jobs.cancel(request_id)
@@ -210,10 +212,6 @@ async def _chunks(content: bytes) -> AsyncIterator[memoryview]:
     view = memoryview(content)
     for start in range(0, len(view), _CHUNK):
         yield view[start : start + _CHUNK]
-
-
-def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer} for status in statuses}
 
 
 def _add_error_answers(app: FastAPI) -> None:

@@ -1,0 +1,1 @@
+"""The annotation store: what people have corrected, kept for training, never overwritten."""
