@@ -8,7 +8,7 @@ from typing import Final
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_clsclip._channels import Colors, from_layers, guessed_channel_axis, with_channels
 from napari_clsclip._layers import Plane
@@ -16,7 +16,7 @@ from napari_clsclip._layers import Plane
 AS_IT_IS: Final = "as they are"
 LAYERS: Final = "of several layers"
 
-_COLORS: Final = (("R", "#ff6b6b"), ("G", "#51cf66"), ("B", "#74a9ff"))
+_COLORS: Final = (("Red", "#ff6b6b"), ("Green", "#51cf66"), ("Blue", "#74a9ff"))
 _SOURCE_TOOLTIP: Final = (
     "Which axis of the image holds channels, or whether layers of the same shape are the channels "
     "of one image. Each is stretched by the contrast limits of its layer."
@@ -49,16 +49,16 @@ class ChannelsRow(QWidget):
         self.source.setToolTip(_SOURCE_TOOLTIP)
         self.colors = tuple(QComboBox() for _ in _COLORS)
         self._color_row = QWidget()
-        row = QHBoxLayout(self._color_row)
-        row.setContentsMargins(0, 0, 0, 0)
+        form = QFormLayout(self._color_row)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for (name, color), combo in zip(_COLORS, self.colors, strict=True):
             label = QLabel(name)
-            label.setStyleSheet(f"color: {color}; font-weight: bold;")
+            label.setStyleSheet(f"color: {color};")
             combo.setToolTip(_COLOR_TOOLTIP)
             combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            row.addWidget(label)
-            row.addWidget(combo, stretch=1)
             combo.activated.connect(self._remember)
+            form.addRow(label, combo)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.source)

@@ -43,9 +43,9 @@ class LinkRow(QWidget):
         self.button.setToolTip(_TOOLTIP)
         self.min_overlap = QDoubleSpinBox(minimum=0.01, maximum=1.0, singleStep=0.05)
         self.min_overlap.setValue(DEFAULT_MIN_OVERLAP)
-        self.min_overlap.setPrefix("overlap ≥ ")
+        self.min_overlap.setPrefix("≥ ")
         field = LinkSettings.model_fields["min_overlap"]
-        self.min_overlap.setToolTip(f"{field.title}. {field.description}")
+        self.min_overlap.setToolTip(f"{field.title}: {field.description}")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.button, stretch=1)

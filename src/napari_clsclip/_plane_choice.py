@@ -44,13 +44,17 @@ def every_plane(plane: Plane) -> tuple[Plane, ...]:
     return tuple(_at(plane, position) for position in (*positions[here:], *positions[:here]))
 
 
+def plane_count(plane: Plane) -> int:
+    """How many planes the image of a plane has."""
+    return int(np.prod([plane.index.shape[axis] for axis in plane.index.hidden], dtype=np.int64))
+
+
 def count_in_words(plane: Plane) -> str:
-    """How many planes an image has, by axis: ``10 x 5 = 50 planes``."""
+    """How many planes an image has, and how they come about: ``50 (10 x 5)``."""
     lengths = [plane.index.shape[axis] for axis in plane.index.hidden]
-    varying = [f"{length:,}" for length in lengths if length > 1]
-    count = int(np.prod(lengths, dtype=np.int64))
-    total = f"{count:,} plane{'s' if count != 1 else ''}"
-    return f"{' x '.join(varying)} = {total}" if len(varying) > 1 else total
+    varying = " x ".join(f"{length:,}" for length in lengths if length > 1)
+    count = f"{plane_count(plane):,}"
+    return f"{count} ({varying})" if " x " in varying else count
 
 
 def visible_region(plane: Plane, layer: Image, viewer: ViewerModel) -> Plane:

@@ -150,13 +150,15 @@ class PlanesRun:
 
     def message(self, status: BackendStatus) -> str:
         """What the run does now, in words for the user."""
-        if self.ended == len(self._earlier) and status.state is BackendState.STARTING:
-            return f"{self._count}. Waiting for the backend to start …"
-        progress = self._job.progress
-        steps = f", step {progress.done} of {progress.total}" if progress and progress.total else ""
-        left = f", about {_duration(self._seconds_left())} left" if len(self._ends) > 1 else ""
         number = min(self.ended + 1, self.total)
-        return f"Segmenting {self._count}: number {number:,}{steps}{left}."
+        where = f"plane {number:,} of {self._count}"
+        if self.ended == len(self._earlier) and status.state is BackendState.STARTING:
+            return f"Waiting for the backend to start, then {where} …"
+        progress = self._job.progress
+        many = progress is not None and progress.total > 1
+        steps = f", step {progress.done} of {progress.total}" if progress and many else ""
+        left = f", about {_duration(self._seconds_left())} left" if len(self._ends) > 1 else ""
+        return f"Segmenting {where}{steps}{left} …"
 
     def ending(self) -> str:
         """What came of the run, in words for the user."""

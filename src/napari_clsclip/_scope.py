@@ -8,12 +8,12 @@ from typing import Final
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QVBoxLayout, QWidget
 
 from clsclip.errors import ClsClipError
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._layers import Plane, displayed_plane
-from napari_clsclip._plane_choice import count_in_words, every_plane, visible_region
+from napari_clsclip._plane_choice import every_plane, plane_count, visible_region
 
 
 class Scope(Enum):
@@ -58,9 +58,9 @@ class ScopeRow(QWidget):
         self.choice.setToolTip("How much of the image is segmented.")
         self.full_resolution = QCheckBox("Full resolution")
         self.full_resolution.setToolTip(_FULL_TOOLTIP)
-        layout = QHBoxLayout(self)
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.choice, stretch=1)
+        layout.addWidget(self.choice)
         layout.addWidget(self.full_resolution)
         self.full_resolution.hide()
         channels.changed.connect(self._update)
@@ -110,5 +110,5 @@ class ScopeRow(QWidget):
             except ClsClipError:
                 pass  # told when it is to be segmented
             else:
-                count = f": {count_in_words(plane).removesuffix(' planes').removesuffix(' plane')}"
+                count = f" ({plane_count(plane):,})"
         self.choice.setItemText(list(Scope).index(Scope.ALL), f"{Scope.ALL.value}{count}")
