@@ -187,8 +187,8 @@ class BackendSettings(DeviceSettings):
     store: str = Field(
         "",
         title="Store",
-        description="Folder in which accepted corrections are kept. Empty: in the user's data "
-        "folder.",
+        description="Folder in which accepted corrections are kept. Empty: what "
+        "NAPARI_CLSCLIP_STORE names, else in the user's data folder.",
     )
     database: str = Field(
         "",

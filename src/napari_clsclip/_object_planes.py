@@ -61,8 +61,8 @@ class ObjectPlanes:
         return max(self.painted, *(objects.highest for _, objects in self.planes.values()), 0)
 
     def at(self, position: Position) -> list[tuple[PlaneIndex, PredictedObjects]]:
-        """What there is of one plane: itself, or regions of it."""
-        return [known for known in self.planes.values() if known[0].position == position]
+        """What there is of one plane: itself, or regions of it. For any thread."""
+        return [known for known in list(self.planes.values()) if known[0].position == position]
 
     def keys_at(self, position: Position | None) -> list[Key]:
         """Keys of what there is of one plane."""

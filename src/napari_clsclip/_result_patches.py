@@ -26,11 +26,26 @@ def settings_of(request: SegmentRequest | None, plane: Plane) -> Settings:
     return request, plane.channels
 
 
-def identity_of(plane: Plane, words: tuple[str, ...], model: str, objects: bool) -> tuple[Any, ...]:
+@dataclass(frozen=True)
+class Identity:
     """What planes of one layer have in common, beside image and weights."""
+
+    words: tuple[str, ...]
+    model: str
+    objects: bool
+    shape: tuple[int, ...]
+    hidden: tuple[int, ...]
+    level: int
+    place: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def identity_of(plane: Plane, words: tuple[str, ...], model: str, objects: bool) -> Identity:
+    """What a plane has in common with others of its layer."""
     where = plane.placement
-    return (words, model, objects, plane.index.shape, plane.index.hidden, plane.level,
-            tuple(where.scale), tuple(where.translate))  # fmt: skip
+    place = (tuple(where.scale.tolist()), tuple(where.translate.tolist()))
+    return Identity(
+        words, model, objects, plane.index.shape, plane.index.hidden, plane.level, place
+    )
 
 
 @dataclass(frozen=True)
@@ -52,8 +67,7 @@ class Result:
     Attributes
     ----------
     image : weak reference to Image
-    identity : tuple
-        See :func:`identity_of`.
+    identity : Identity
     model_version : str
     threshold : float, in (0, 1]
     patches : dict of tuple of int to list of Patch
@@ -63,7 +77,7 @@ class Result:
     """
 
     image: weakref.ref[Image]
-    identity: tuple[Any, ...]
+    identity: Identity
     model_version: str
     threshold: float
     patches: dict[tuple[int, ...], list[Patch]] = field(default_factory=dict)
@@ -102,11 +116,25 @@ class Result:
             for patch in self.patches.get(index.position, [])
         )
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that the layer is about."""
+        return self.identity.words
+
+    @property
+    def level(self) -> int:
+        """Resolution level of the image."""
+        return self.identity.level
+
+    def known(self, position: tuple[int, ...]) -> list[PlaneIndex]:
+        """What was predicted of a plane: itself, or regions of it."""
+        if self.objects is not None:
+            return [index for index, _ in self.objects.at(position)]
+        return [patch.index for patch in self.patches.get(position, [])]
+
     def at(self, position: tuple[int, ...]) -> bool:
         """Whether anything was predicted in a plane."""
-        if self.objects is not None:
-            return bool(self.objects.at(position))
-        return position in self.patches
+        return bool(self.known(position))
 
     def takes(self, index: PlaneIndex) -> bool:
         """Whether a plane or region may be put here: whether it cuts through no other objects."""

@@ -15,7 +15,7 @@ from napari.layers import Image, Labels
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import SegmentRequest
-from napari_clsclip._layers import Plane, displayed_index
+from napari_clsclip._layers import Plane, PlaneIndex, displayed_index
 from napari_clsclip._object_planes import ObjectPlanes
 from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
@@ -193,6 +193,27 @@ class ResultLayers:
     def threshold(self, layer: Labels) -> float:
         """Return the threshold of a result layer."""
         return self._results[layer].threshold
+
+    def image(self, layer: Labels) -> Image | None:
+        """Return the image of a result layer that is open; None if the layer is no result."""
+        result = self._results.get(layer)
+        image = None if result is None else result.image()
+        return image if image in self._viewer.layers else None
+
+    def level(self, layer: Labels) -> int | None:
+        """Return the resolution level at which a result was segmented; None if it is none."""
+        result = self._results.get(layer)
+        return None if result is None else result.level
+
+    def words(self, layer: Labels) -> tuple[str, ...] | None:
+        """Return the words of a result layer; None if the layer is no result."""
+        result = self._results.get(layer)
+        return None if result is None else result.words
+
+    def predicted(self, layer: Labels, position: tuple[int, ...]) -> list[PlaneIndex]:
+        """Return what was segmented of a plane: itself, or regions of it; nothing if unknown."""
+        result = self._results.get(layer)
+        return [] if result is None else result.known(position)
 
     def objects(self, layer: Labels) -> ObjectPlanes | None:
         """Return the objects of a result layer; None if it holds classes, or is no result."""

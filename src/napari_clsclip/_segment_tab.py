@@ -70,15 +70,19 @@ class SegmentTab(QWidget):
     viewer : ViewerModel
         Whose images are offered, and where results go.
     connection : BackendConnection
+
+    Attributes
+    ----------
+    results : ResultLayers
     """
 
     def __init__(self, viewer: ViewerModel, connection: BackendConnection) -> None:
         super().__init__()
         self._viewer = viewer
         self._connection = connection
-        self._results = ResultLayers(viewer)
+        self.results = ResultLayers(viewer)
         self._extra = ExtraLayers(viewer)
-        self._object_updates = ObjectUpdates(viewer, self._results, self)
+        self._object_updates = ObjectUpdates(viewer, self.results, self)
         self._object_updates.updated.connect(self._show_objects)
         self._object_updates.failed.connect(self._show_error)
         self._left_out = ""
@@ -155,7 +159,7 @@ class SegmentTab(QWidget):
         job: SegmentJob | PlanesRun
         if len(planes) > 1:
             job = PlanesRun(
-                self._results, supervisor, image, planes, request, self.threshold.value, objects
+                self.results, supervisor, image, planes, request, self.threshold.value, objects
             )
             if job.nothing_to_do:
                 self._show(job.ending())
@@ -241,7 +245,7 @@ class SegmentTab(QWidget):
             return
         try:
             segmentation = job.result()
-            layer = self._results.add(
+            layer = self.results.add(
                 image, job.plane, segmentation, self.threshold.value(), job.objects, job.request
             )
             note = self._show_extra(layer, image, job, segmentation)
@@ -250,7 +254,7 @@ class SegmentTab(QWidget):
         except ClsClipError as error:
             self._show_error(self._error_words(error))
         else:
-            objects = self._results.objects(layer)
+            objects = self.results.objects(layer)
             if objects is None:
                 found = classes_found(segmentation.words, layer.data, job.plane.index)
             else:
@@ -261,7 +265,7 @@ class SegmentTab(QWidget):
 
     def _finish_run(self, run: PlanesRun) -> None:
         run.take(all_of_them=True)
-        if run.layer is not None and self._results.objects(run.layer) is not None:
+        if run.layer is not None and self.results.objects(run.layer) is not None:
             self._follow_objects(run.layer)
         error, ending = run.error, run.ending()
         if self.options.shows_more:
@@ -298,27 +302,27 @@ class SegmentTab(QWidget):
         return note
 
     def _apply_threshold(self, threshold: float) -> None:
-        layer = self._results.current()
+        layer = self.results.current()
         if layer is not None:
-            self._results.set_threshold(layer, threshold)
+            self.results.set_threshold(layer, threshold)
             self._hidden_planes_timer.start()
             self._object_updates.schedule()
 
     def _apply_objects(self) -> None:
-        layer = self._results.current()
-        objects = None if layer is None else self._results.objects(layer)
+        layer = self.results.current()
+        objects = None if layer is None else self.results.objects(layer)
         if objects is not None:
             objects.settings = self.options.objects()
             self._object_updates.schedule()
 
     def _show_objects(self, layer: Labels) -> None:
-        objects = self._results.objects(layer)
+        objects = self.results.objects(layer)
         if objects is not None and not self.busy:
             words = next(iter(objects.planes.values()))[1].segmentation.words
             self._show(f"{objects_found(words, objects.table())}.")
 
     def _update_hidden_plane(self) -> None:
-        if not self._results.update_hidden_plane():
+        if not self.results.update_hidden_plane():
             self._hidden_planes_timer.stop()
 
     def _follow_active_layer(self) -> None:
@@ -326,11 +330,11 @@ class SegmentTab(QWidget):
         active = self._viewer.layers.selection.active
         if isinstance(active, Image) and active in self.image.choices:
             self.image.value = active
-        elif isinstance(active, Labels) and active is self._results.current():
+        elif isinstance(active, Labels) and active is self.results.current():
             self.threshold.blockSignals(True)
-            self.threshold.setValue(self._results.threshold(active))
+            self.threshold.setValue(self.results.threshold(active))
             self.threshold.blockSignals(False)
-            objects = self._results.objects(active)
+            objects = self.results.objects(active)
             if objects is not None:
                 self.options.show_objects(objects.settings)
 

@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_clsclip._connection import BackendConnection, shared_connection
+from napari_clsclip._learn_tab import LearnTab
 from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._supervisor import BackendState, BackendStatus
 
@@ -46,10 +47,11 @@ class ClsClipWidget(QWidget):
         connection = shared_connection()
         self.status_line = BackendStatusLine(connection)
         self.segment_tab = SegmentTab(viewer, connection)
+        self.learn_tab = LearnTab(viewer, connection, self.segment_tab)
         self.tabs = QTabWidget()
-        self.tabs.setTabBarAutoHide(True)
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self.segment_tab, "Segment")
+        self.tabs.addTab(self.learn_tab, "Learn")
         layout = QVBoxLayout(self)
         layout.addWidget(self.status_line)
         layout.addWidget(self.tabs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,24 @@ import pytest
 from napari import Viewer
 from napari.utils.notifications import notification_manager
 
+from clsclip.store.store import STORE_VARIABLE
 from napari_clsclip._connection import BackendConnection, shared_connection
 from napari_clsclip._widget import ClsClipWidget
 
 
 @pytest.fixture(scope="session")
-def connection(qapp: Any) -> Iterator[BackendConnection]:
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the backend keeps what is accepted."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def connection(qapp: Any, store_folder: Path) -> Iterator[BackendConnection]:
     """The connection that every widget of this process shares."""
+    os.environ[STORE_VARIABLE] = str(store_folder)
     yield shared_connection()
     shared_connection().stop()
+    del os.environ[STORE_VARIABLE]
 
 
 @pytest.fixture

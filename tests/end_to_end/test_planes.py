@@ -239,7 +239,7 @@ def test_threshold_moves_during_a_run_and_reaches_all_planes(dock: Dock, qtbot: 
     finish(tab, qtbot)
     qtbot.waitUntil(lambda: not tab._hidden_planes_timer.isActive(), timeout=5_000)
     layer = viewer.layers["nucleus"]
-    result = tab._results._results[layer]
+    result = tab.results._results[layer]
     assert len(result.patches) == 12
     for (patch,) in result.patches.values():
         wanted = patch.predicted.segmentation.labels(tab.threshold.value())

@@ -94,7 +94,7 @@ def test_form_begins_with_the_defaults(dock: Callable) -> None:
     assert tab.words.placeholderText() == "nucleus, cell"
     assert tab.segment_button.isEnabled()
     assert not tab.cancel_button.isEnabled()
-    assert widget.tabs.tabBar().isHidden()
+    assert [widget.tabs.tabText(i) for i in range(widget.tabs.count())] == ["Segment", "Learn"]
 
 
 def test_help_texts_are_those_of_the_settings(dock: Callable) -> None:
@@ -241,7 +241,7 @@ def test_slider_changes_the_result_and_shows_the_threshold_of_the_active_one(
 ) -> None:
     viewer, widget = dock(image())
     tab = widget.segment_tab
-    results = tab._results
+    results = tab.results
     plane = displayed_plane(viewer.layers[0], viewer.dims)
     first = results.add(viewer.layers[0], plane, predicted((20, 30)), 0.5)
     first.paint((10, 10), 3)
@@ -267,7 +267,7 @@ def test_slider_brings_all_planes_of_a_stack_up_to_date(dock: Callable, qtbot: Q
     tab, stack = widget.segment_tab, viewer.layers[0]
     for z in (0, 1, 3):
         viewer.dims.set_current_step(0, z)
-        layer = tab._results.add(
+        layer = tab.results.add(
             stack, displayed_plane(stack, viewer.dims), predicted((20, 30)), 0.5
         )
     tab.threshold.setValue(0.8)

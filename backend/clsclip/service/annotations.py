@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 from fastapi import APIRouter, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from clsclip.config import MAX_WORD_LENGTH, BackendSettings
 from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.security import read_body
-from clsclip.store.store import AnnotationStore
+from clsclip.store.store import AnnotationStore, store_folder
 from clsclip.wire_annotations import LIST_LIMIT, Annotation, AnnotationList, decode_correction
-
-
-def default_store() -> Path:
-    """Folder of the store of this user."""
-    return platformdirs.user_data_path("napari-clsclip") / "annotations"
 
 
 class SharedStore:
@@ -33,7 +26,7 @@ class SharedStore:
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        self._folder = Path(settings.store).expanduser() if settings.store else default_store()
+        self._folder = store_folder(settings.store)
         self._database = settings.database
         self._lock = threading.Lock()
         self._store: AnnotationStore | None = None

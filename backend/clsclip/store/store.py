@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import os
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
+import platformdirs
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
@@ -23,6 +25,24 @@ from clsclip.wire_annotations import Annotation, Correction, Details
 
 ARRAYS_FOLDER: Final = "arrays"
 """Folder of the store that holds the arrays."""
+
+
+STORE_VARIABLE: Final = "NAPARI_CLSCLIP_STORE"
+"""Environment variable with the folder of the store, where no other is given."""
+
+
+def store_folder(given: str = "") -> Path:
+    """Folder of a store.
+
+    Parameters
+    ----------
+    given : str
+        Empty: what ``STORE_VARIABLE`` says, else a folder of this user.
+    """
+    named = given or os.environ.get(STORE_VARIABLE, "").strip()
+    if named:
+        return Path(named).expanduser()
+    return platformdirs.user_data_path("napari-clsclip") / "annotations"
 
 
 class AnnotationStore:
