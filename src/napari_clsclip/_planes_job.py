@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import Empty, Queue, SimpleQueue
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -14,6 +14,7 @@ from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._layers import Plane
+from napari_clsclip._predicted_plane import PredictedPlane
 from napari_clsclip._segment_job import SegmentJob, read_plane
 from napari_clsclip._supervisor import BackendSupervisor
 
@@ -25,12 +26,12 @@ class PlaneOutcome:
     Attributes
     ----------
     plane : Plane
-    outcome : Segmentation, InvalidImageError or None
+    outcome : PredictedPlane, InvalidImageError or None
         What it gave, why it cannot be segmented, or None if it was not to be touched.
     """
 
     plane: Plane
-    outcome: Segmentation | InvalidImageError | None
+    outcome: PredictedPlane | InvalidImageError | None
 
 
 class PlanesJob:
@@ -42,17 +43,17 @@ class PlanesJob:
     Parameters
     ----------
     supervisor : BackendSupervisor
-    planes : sequence of Plane
-        In the order in which they are segmented.
+    planes : iterable of Plane
+        In the order in which they are segmented; a thread takes them one by one.
     request : SegmentRequest
         The same for all of them.
     may_touch : callable
         Asked in a thread before a plane is read; false leaves it out.
+    prepare : callable
+        Makes ready in a thread what is going to be shown.
 
     Attributes
     ----------
-    planes, request
-        The parameters.
     error : Exception or None
         What ended the job before all planes were done.
     """
@@ -60,13 +61,15 @@ class PlanesJob:
     def __init__(
         self,
         supervisor: BackendSupervisor,
-        planes: Sequence[Plane],
+        planes: Iterable[Plane],
         request: SegmentRequest,
         may_touch: Callable[[Plane], bool],
+        prepare: Callable[[Segmentation], PredictedPlane],
     ) -> None:
-        self.planes: Final = tuple(planes)
-        self.request: Final = request
         self.error: Exception | None = None
+        self._planes = planes
+        self._request = request
+        self._prepare = prepare
         self._supervisor = supervisor
         self._may_touch = may_touch
         self._current: SegmentJob | None = None
@@ -113,7 +116,7 @@ class PlanesJob:
         self._read.put(None)
 
     def _read_planes(self) -> None:
-        for plane in self.planes:
+        for plane in self._planes:
             self._room.acquire()
             if self._stopped.is_set():
                 return
@@ -144,17 +147,17 @@ class PlanesJob:
 
     def _segment(
         self, plane: Plane, image: NDArray[Any] | Exception
-    ) -> Segmentation | InvalidImageError:
+    ) -> PredictedPlane | InvalidImageError:
         def read() -> NDArray[Any]:
             if isinstance(image, Exception):
                 raise image
             return image
 
-        job = self._current = SegmentJob(self._supervisor, plane, self.request, read)
+        job = self._current = SegmentJob(self._supervisor, plane, self._request, read)
         if self._stopped.is_set():
             job.cancel()  # a cancel() just before did not see this job
         job.run()
         try:
-            return job.result()
+            return self._prepare(job.result())
         except InvalidImageError as error:
             return error

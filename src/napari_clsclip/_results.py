@@ -6,7 +6,7 @@ import colorsys
 import importlib
 import threading
 import weakref
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -112,7 +112,7 @@ class ResultLayers:
             Probabilities of shape (K, H, W) for that plane.
         threshold : float, in (0, 1]
         request : SegmentRequest, optional
-            What the segmentation answers; :meth:`is_done` compares it.
+            What the segmentation answers; :meth:`done` compares it.
 
         Returns
         -------
@@ -146,7 +146,7 @@ class ResultLayers:
         return layer
 
     def fill(
-        self, layer: Labels, plane: Plane, segmentation: Segmentation, request: SegmentRequest
+        self, layer: Labels, plane: Plane, predicted: PredictedPlane, request: SegmentRequest
     ) -> bool:
         """Put one more plane into a result layer, unless the user has painted in that plane.
 
@@ -155,8 +155,10 @@ class ResultLayers:
         layer : Labels
             A result of the same image, words, model and weights. Neither the selection nor the
             threshold changes.
-        plane, segmentation, request
+        plane, request
             See :meth:`add`.
+        predicted : PredictedPlane
+            At best prepared for the threshold of the layer.
 
         Returns
         -------
@@ -167,7 +169,8 @@ class ResultLayers:
         index = plane.index
         if layer.data.shape != index.shape or _holds_user_pixels(layer, result, index):
             return False
-        predicted = PredictedPlane(segmentation, result.threshold)
+        if predicted.threshold != result.threshold:
+            predicted = PredictedPlane(predicted.segmentation, result.threshold)
         predicted.write_first(index.view(layer.data))
         self._remember(layer, plane, predicted, request)
         if self._displayed_position(layer) == index.position:
@@ -176,16 +179,7 @@ class ResultLayers:
 
     def begun(self, image: Image, plane: Plane, request: SegmentRequest) -> Labels | None:
         """Find the latest result of an image for the same words and model, with any weights."""
-        identity = _identity(plane, request.words, request.model)
-        for layer, result in reversed(list(self._results.items())):
-            if (
-                layer in self._viewer.layers
-                and result.image() is image
-                and result.identity == identity
-                and layer.data.shape == plane.index.shape
-            ):
-                return layer
-        return None
+        return next(self._candidates(image, plane, request.words, request.model), None)
 
     def is_open(self, layer: Labels) -> bool:
         """Whether a result layer is still in the viewer."""
@@ -195,11 +189,15 @@ class ResultLayers:
         """Return the hash of the weights behind a result layer."""
         return self._results[layer].model_version
 
-    def is_done(self, layer: Labels, plane: Plane, request: SegmentRequest) -> bool:
-        """Whether a result layer has this whole plane already, asked with the same settings."""
-        return any(
-            patch.settings == (request, plane.channels) and patch.index.whole
-            for patch in self._results[layer].patches.get(plane.index.position, [])
+    def done(
+        self, layer: Labels, plane: Plane, request: SegmentRequest
+    ) -> frozenset[tuple[int, ...]]:
+        """Positions of the planes that a result layer has whole, asked with the same settings."""
+        settings = (request, plane.channels)
+        return frozenset(
+            position
+            for position, patches in self._results[layer].patches.items()
+            if any(patch.settings == settings and patch.index.whole for patch in patches)
         )
 
     def is_free(self, layer: Labels, plane: Plane) -> bool:
@@ -279,18 +277,27 @@ class ResultLayers:
 
     def _find(self, image: Image, plane: Plane, segmentation: Segmentation) -> Labels | None:
         """Find a layer that can take the plane without touching pixels of the user."""
-        identity = _identity(plane, segmentation.words, segmentation.model)
+        for layer in self._candidates(image, plane, segmentation.words, segmentation.model):
+            result = self._results[layer]
+            if result.model_version == segmentation.model_version and not _holds_user_pixels(
+                layer, result, plane.index
+            ):
+                return layer
+        return None
+
+    def _candidates(
+        self, image: Image, plane: Plane, words: tuple[str, ...], model: str
+    ) -> Iterator[Labels]:
+        """Result layers of an image for the same words and model, the latest first."""
+        identity = _identity(plane, words, model)
         for layer, result in reversed(list(self._results.items())):
             if (
                 layer in self._viewer.layers
                 and result.image() is image
                 and result.identity == identity
-                and result.model_version == segmentation.model_version
                 and layer.data.shape == plane.index.shape
-                and not _holds_user_pixels(layer, result, plane.index)
             ):
-                return layer
-        return None
+                yield layer
 
 
 def _import_ahead() -> None:
@@ -310,8 +317,11 @@ def _identity(plane: Plane, words: tuple[str, ...], model: str) -> tuple[Any, ..
 
 
 def _holds_user_pixels(layer: Labels, result: _Result, index: PlaneIndex) -> bool:
+    patches = result.patches.get(index.position, [])
+    if not patches:
+        return bool(index.view(layer.data).any())
     user = index.view(layer.data) != 0
-    for patch in result.patches.get(index.position, []):
+    for patch in patches:
         here, there = index.overlap(patch.index), patch.index.overlap(index)
         if here is None or there is None:
             continue

@@ -32,6 +32,7 @@ from clsclip.wire import Progress, SegmentRequest, parse_words
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._link_row import LinkRow
+from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
@@ -144,7 +145,7 @@ class SegmentTab(QWidget):
         self.words.remember(words)
         supervisor = self._connection.supervisor
         job: SegmentJob | PlanesRun
-        if len(planes) > 1:
+        if isinstance(planes, EveryPlane) and len(planes) > 1:
             job = PlanesRun(self._results, supervisor, image, planes, request, self.threshold.value)
             if job.nothing_to_do:
                 self._show(job.ending())
@@ -201,7 +202,7 @@ class SegmentTab(QWidget):
         try:
             segmentation = job.result()
             layer = self._results.add(
-                image, job.plane, segmentation, self.threshold.value(), job.request
+                image, job.plane, segmentation, self.threshold.value(), request=job.request
             )
         except CancelledError as error:
             self._show(error.message)
