@@ -103,3 +103,17 @@ class InThread:
         self.thread.join(PATIENCE)
         assert not self.thread.is_alive()
         return self.outcome
+
+
+class OneClient:
+    """A supervisor whose backend is always ready."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.suspected = 0
+
+    def ready_client(self, cancelled: Callable[[], bool]) -> Client:
+        return self.client
+
+    def suspect(self) -> None:
+        self.suspected += 1

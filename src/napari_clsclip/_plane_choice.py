@@ -5,9 +5,10 @@ Numpy only: nothing here imports Qt, and napari's objects are only read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,19 +30,49 @@ _FEWEST_PIXELS: Final = 2
 """A region has at least so many rows and columns, unless the plane itself has fewer."""
 
 
-def every_plane(plane: Plane) -> tuple[Plane, ...]:
-    """All planes of the image that a plane belongs to.
+class EveryPlane(Sequence[Plane]):
+    """All planes of an image, made one by one as they are asked for.
 
-    Returns
-    -------
-    tuple of Plane
-        One for each position along the hidden axes: the given one first, then those after it,
-        then those before it, the last hidden axis fastest.
+    Parameters
+    ----------
+    plane : Plane
+        One of them. It comes first, then those after it, then those before it, the last hidden
+        axis fastest.
+
+    Attributes
+    ----------
+    positions : tuple of tuple of int
+        Where the planes are along the hidden axes.
     """
-    index = plane.index
-    positions = list(product(*(range(index.shape[axis]) for axis in index.hidden)))
-    here = positions.index(index.position)
-    return tuple(_at(plane, position) for position in (*positions[here:], *positions[:here]))
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        index = plane.index
+        positions = tuple(product(*(range(index.shape[axis]) for axis in index.hidden)))
+        here = positions.index(index.position)
+        self.positions: Final = positions[here:] + positions[:here]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, number: int) -> Plane: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Plane]: ...
+
+    def __getitem__(self, number: int | slice) -> Plane | Sequence[Plane]:
+        if isinstance(number, slice):
+            return [self.at(position) for position in self.positions[number]]
+        return self.at(self.positions[number])
+
+    def at(self, position: tuple[int, ...]) -> Plane:
+        """Return the plane at a position along the hidden axes."""
+        index = self._plane.index
+        parts = list(index.index)
+        for axis, value in zip(index.hidden, position, strict=True):
+            parts[axis] = value
+        return replace(self._plane, index=replace(index, index=tuple(parts)))
 
 
 def plane_count(plane: Plane) -> int:
@@ -120,13 +151,6 @@ def _corners(layer: Image, viewer: ViewerModel) -> tuple[NDArray[np.float64], ND
         own = [point[axis + missing] * unit_ratio(layer, dims, axis) for axis in range(layer.ndim)]
         corners.append(layer.world_to_data(own))
     return np.min(corners, axis=0), np.max(corners, axis=0)
-
-
-def _at(plane: Plane, position: tuple[int, ...]) -> Plane:
-    parts = list(plane.index.index)
-    for axis, value in zip(plane.index.hidden, position, strict=True):
-        parts[axis] = value
-    return replace(plane, index=replace(plane.index, index=tuple(parts)))
 
 
 def _cropped(region: Plane) -> Plane:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from queue import Empty, Queue, SimpleQueue
-from typing import Any, Final
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -16,6 +16,7 @@ from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._layers import Plane
 from napari_clsclip._predicted_objects import PredictedObjects
+from napari_clsclip._result_patches import Prediction
 from napari_clsclip._segment_job import SegmentJob, read_plane
 from napari_clsclip._supervisor import BackendSupervisor
 
@@ -27,15 +28,12 @@ class PlaneOutcome:
     Attributes
     ----------
     plane : Plane
-    outcome : Segmentation, InvalidImageError or None
+    outcome : PredictedPlane, PredictedObjects, InvalidImageError or None
         What it gave, why it cannot be segmented, or None if it was not to be touched.
-    objects : PredictedObjects or None
-        Single objects, if they were asked for.
     """
 
     plane: Plane
-    outcome: Segmentation | InvalidImageError | None
-    objects: PredictedObjects | None = None
+    outcome: Prediction | InvalidImageError | None
 
 
 class PlanesJob:
@@ -47,19 +45,19 @@ class PlanesJob:
     Parameters
     ----------
     supervisor : BackendSupervisor
-    planes : sequence of Plane
-        In the order in which they are segmented.
+    planes : iterable of Plane
+        In the order in which they are segmented; a thread takes them one by one.
     request : SegmentRequest
         The same for all of them.
     may_touch : callable
         Asked in a thread before a plane is read; false leaves it out.
+    prepare : callable
+        Makes ready in a thread what is going to be shown.
     objects : tuple of float and InstanceSettings, optional
         See :class:`~napari_clsclip._segment_job.SegmentJob`.
 
     Attributes
     ----------
-    planes, request
-        The parameters.
     error : Exception or None
         What ended the job before all planes were done.
     """
@@ -67,14 +65,16 @@ class PlanesJob:
     def __init__(
         self,
         supervisor: BackendSupervisor,
-        planes: Sequence[Plane],
+        planes: Iterable[Plane],
         request: SegmentRequest,
         may_touch: Callable[[Plane], bool],
+        prepare: Callable[[Segmentation, PredictedObjects | None], Prediction],
         objects: tuple[float, InstanceSettings] | None = None,
     ) -> None:
-        self.planes: Final = tuple(planes)
-        self.request: Final = request
         self.error: Exception | None = None
+        self._planes = planes
+        self._request = request
+        self._prepare = prepare
         self._supervisor = supervisor
         self._may_touch = may_touch
         self._objects = objects
@@ -122,7 +122,7 @@ class PlanesJob:
         self._read.put(None)
 
     def _read_planes(self) -> None:
-        for plane in self.planes:
+        for plane in self._planes:
             self._room.acquire()
             if self._stopped.is_set():
                 return
@@ -140,12 +140,10 @@ class PlanesJob:
             while (item := self._read.get()) is not None and not self._stopped.is_set():
                 self._room.release()
                 plane, image = item
-                outcome = PlaneOutcome(plane, None)
-                if image is not None:
-                    outcome = self._segment(plane, image)
+                outcome = None if image is None else self._segment(plane, image)
                 if self._stopped.is_set():
                     return
-                self._outcomes.put(outcome)
+                self._outcomes.put(PlaneOutcome(plane, outcome))
         except Exception as error:
             if not self._stopped.is_set():
                 self.error = error
@@ -153,18 +151,20 @@ class PlanesJob:
             self._ended.set()
             self._stop()
 
-    def _segment(self, plane: Plane, image: NDArray[Any] | Exception) -> PlaneOutcome:
+    def _segment(
+        self, plane: Plane, image: NDArray[Any] | Exception
+    ) -> Prediction | InvalidImageError:
         def read() -> NDArray[Any]:
             if isinstance(image, Exception):
                 raise image
             return image
 
-        job = SegmentJob(self._supervisor, plane, self.request, self._objects, read)
+        job = SegmentJob(self._supervisor, plane, self._request, self._objects, read)
         self._current = job
         if self._stopped.is_set():
             job.cancel()  # a cancel() just before did not see this job
         job.run()
         try:
-            return PlaneOutcome(plane, job.result(), job.objects)
+            return self._prepare(job.result(), job.objects)
         except InvalidImageError as error:
-            return PlaneOutcome(plane, error)
+            return error

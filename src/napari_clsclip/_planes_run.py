@@ -14,9 +14,11 @@ from clsclip.errors import ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._layers import Plane
-from napari_clsclip._plane_choice import count_in_words
+from napari_clsclip._plane_choice import EveryPlane, count_in_words
 from napari_clsclip._planes_job import PlanesJob
 from napari_clsclip._predicted_objects import PredictedObjects
+from napari_clsclip._predicted_plane import PredictedPlane
+from napari_clsclip._result_patches import Prediction
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._supervisor import BackendState, BackendStatus, BackendSupervisor
 
@@ -40,8 +42,7 @@ class PlanesRun:
     supervisor : BackendSupervisor
     image : Image
         The layer that is segmented; it may be removed meanwhile.
-    planes : sequence of Plane
-        All planes, in the order in which they are wanted.
+    planes : EveryPlane
     request : SegmentRequest
     threshold : callable
         Gives the threshold, in (0, 1], for a new layer.
@@ -64,7 +65,7 @@ class PlanesRun:
         results: ResultLayers,
         supervisor: BackendSupervisor,
         image: Image,
-        planes: Sequence[Plane],
+        planes: EveryPlane,
         request: SegmentRequest,
         threshold: Callable[[], float],
         objects: tuple[float, InstanceSettings] | None = None,
@@ -80,16 +81,21 @@ class PlanesRun:
         )
         self.total: Final = len(planes)
         self._count = count_in_words(planes[0])
-        self._earlier = [plane for plane in planes if self._is_done(plane)]
-        missing = [plane for plane in planes if not self._is_done(plane)]
+        self._planes = planes
+        done: frozenset[tuple[int, ...]] = frozenset()
+        if self.layer is not None:
+            done = results.done(self.layer, planes[0], request)
+        self._earlier = [position for position in planes.positions if position in done]
+        missing = [position for position in planes.positions if position not in done]
         self.nothing_to_do: Final = not missing
-        self._again: list[Plane] = []
+        self._again: list[tuple[int, ...]] = []
         self._segmented = self._painted = 0
         self._failed: list[tuple[Plane, InvalidImageError]] = []
         self._error: Exception | None = None
         self._cancelled = self._layer_removed = False
         self._ends: deque[float] = deque(maxlen=_TIMED_PLANES + 1)
         self._began = time.monotonic()
+        self._layer_threshold = threshold()
         self._job = self._new_job(missing)
 
     @property
@@ -127,6 +133,9 @@ class PlanesRun:
         """
         if self._error is not None:
             return
+        self._layer_threshold = self._threshold()
+        if self.layer is not None and self._results.is_open(self.layer):
+            self._layer_threshold = self._results.threshold(self.layer)
         until = time.monotonic() + TAKE_SECONDS
         while (ended := self._job.take()) is not None:
             if ended.outcome is None:
@@ -134,7 +143,7 @@ class PlanesRun:
             elif isinstance(ended.outcome, InvalidImageError):
                 self._failed.append((ended.plane, ended.outcome))
             else:
-                self._place(ended.plane, ended.outcome, ended.objects)
+                self._place(ended.plane, ended.outcome)
             self._ends.append(time.monotonic())
             if not all_of_them and time.monotonic() > until:
                 return
@@ -157,7 +166,7 @@ class PlanesRun:
         progress = self._job.progress
         many = progress is not None and progress.total > 1
         steps = f", step {progress.done} of {progress.total}" if progress and many else ""
-        left = f", about {_duration(self._seconds_left())} left" if len(self._ends) > 1 else ""
+        left = f", about {duration(self._seconds_left())} left" if len(self._ends) > 1 else ""
         return f"Segmenting {where}{steps}{left} …"
 
     def ending(self) -> str:
@@ -180,7 +189,7 @@ class PlanesRun:
             if done:
                 sentences.append(f"{done:,} of {self.total:,} planes are done and kept.")
         else:
-            seconds = _duration(time.monotonic() - self._began)
+            seconds = duration(time.monotonic() - self._began)
             before = f" ({len(self._earlier):,} of them before)" if self._earlier else ""
             sentences.append(f"{done:,} of {self.total:,} planes segmented{before}, in {seconds}.")
         if self._painted:
@@ -199,10 +208,8 @@ class PlanesRun:
         """Whether some planes could not be segmented."""
         return bool(self._failed)
 
-    def _place(
-        self, plane: Plane, segmentation: Segmentation, objects: PredictedObjects | None
-    ) -> None:
-        layer = self.layer
+    def _place(self, plane: Plane, predicted: Prediction) -> None:
+        layer, segmentation = self.layer, predicted.segmentation
         if layer is not None and not self._results.is_open(layer):
             self._layer_removed = True
             self.cancel()
@@ -212,14 +219,14 @@ class PlanesRun:
             self._again, self._earlier = self._earlier, []
             layer = None
         if layer is not None:
-            filled = self._results.fill(layer, plane, segmentation, objects, self._request)
+            filled = self._results.fill(layer, plane, predicted, self._request)
             self._segmented += filled
             self._painted += not filled
             return
         try:
             self.layer = self._results.add(
-                self._image, plane, segmentation,
-                self._threshold(), objects, self._request,
+                self._image, plane, segmentation, self._threshold(),
+                predicted if isinstance(predicted, PredictedObjects) else None, self._request,
             )  # fmt: skip
         except ClsClipError as error:
             self._error = error
@@ -227,11 +234,18 @@ class PlanesRun:
         else:
             self._segmented += 1
 
-    def _new_job(self, planes: Sequence[Plane]) -> PlanesJob:
-        return PlanesJob(self._supervisor, planes, self._request, self._may_touch, self._objects)
+    def _new_job(self, positions: Sequence[tuple[int, ...]]) -> PlanesJob:
+        planes = (self._planes.at(position) for position in positions)
+        return PlanesJob(
+            self._supervisor, planes, self._request, self._may_touch, self._prepare, self._objects
+        )
 
-    def _is_done(self, plane: Plane) -> bool:
-        return self.layer is not None and self._results.is_done(self.layer, plane, self._request)
+    def _prepare(self, segmentation: Segmentation, objects: PredictedObjects | None) -> Prediction:
+        if objects is not None:
+            return objects
+        predicted = PredictedPlane(segmentation, self._layer_threshold)
+        predicted.prepare()
+        return predicted
 
     def _may_touch(self, plane: Plane) -> bool:
         layer = self.layer
@@ -253,7 +267,8 @@ def _name(plane: Plane) -> str:
     return f"Plane {position[0] if len(position) == 1 else position}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words: ``45 s``, ``3 min`` or ``2.5 h``."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = seconds / 60

@@ -32,6 +32,11 @@ class PredictedPlane:
         # Shape (H, W), and only for planes with changed pixels.
         self._written: NDArray[np.uint16] | None = None
         self._ceded: NDArray[np.bool_] | None = None
+        self._first: NDArray[np.uint16] | None = None
+
+    def prepare(self) -> None:
+        """Compute what :meth:`write_first` writes; in a thread, so that the window stands by."""
+        self._first = self.segmentation.labels(self.threshold)
 
     def cede(self, area: tuple[slice, slice]) -> None:
         """Leave pixels to a newer prediction: they are neither written nor looked at any more.
@@ -86,7 +91,8 @@ class PredictedPlane:
 
     def write_first(self, labels: NDArray[np.uint16]) -> None:
         """Put the labels into every pixel of a plane that holds nothing of the user."""
-        labels[...] = self.segmentation.labels(self.threshold)
+        first, self._first = self._first, None
+        labels[...] = self.segmentation.labels(self.threshold) if first is None else first
 
     def _find_changes(self, labels: NDArray[np.uint16]) -> None:
         written = self._written

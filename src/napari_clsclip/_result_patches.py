@@ -17,6 +17,9 @@ from napari_clsclip._object_planes import ObjectPlanes
 from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
 
+Prediction = PredictedPlane | PredictedObjects
+"""What is put into a layer of classes, or into one of objects."""
+
 Settings = Hashable
 """What a plane was asked with; equal settings need no second segmentation."""
 
@@ -87,10 +90,10 @@ class Result:
     def put(
         self,
         index: PlaneIndex,
-        predicted: PredictedPlane | PredictedObjects,
+        predicted: Prediction,
         settings: Settings,
         threshold: float,
-    ) -> PredictedPlane | PredictedObjects:
+    ) -> Prediction:
         """Take in a plane or region in which nothing is the user's; returns what to write.
 
         ``threshold`` is that of the layer from now on. Objects that were found at another one,
@@ -106,14 +109,18 @@ class Result:
         self._asked[index.key] = settings
         return self.objects.add(index, predicted)
 
-    def has(self, index: PlaneIndex, settings: Settings) -> bool:
-        """Whether a whole plane is there already, asked with the same settings."""
+    def done(self, settings: Settings) -> frozenset[tuple[int, ...]]:
+        """Positions of the planes that are there whole, asked with the same settings."""
         if self.objects is not None:
-            same = self._asked.get(index.key) == settings
-            return index.whole and same and index.key in self.objects.planes
-        return any(
-            patch.settings == settings and patch.index.whole
-            for patch in self.patches.get(index.position, [])
+            return frozenset(
+                index.position
+                for key, (index, _) in self.objects.planes.items()
+                if index.whole and self._asked.get(key) == settings
+            )
+        return frozenset(
+            position
+            for position, patches in self.patches.items()
+            if any(patch.settings == settings and patch.index.whole for patch in patches)
         )
 
     @property
@@ -151,6 +158,8 @@ class Result:
         labels : ndarray of int, shape of the layer
         index : PlaneIndex
         """
+        if not self.known(index.position):
+            return bool(index.view(labels).any())
         user = index.view(labels) != 0
         for known, changed, owned in self._changes(labels, index.position):
             here, there = index.overlap(known), known.overlap(index)

@@ -20,7 +20,7 @@ from napari_clsclip._object_planes import ObjectPlanes
 from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
 from napari_clsclip._result_looks import METADATA_KEY, metadata, new_layer
-from napari_clsclip._result_patches import Result, identity_of, settings_of
+from napari_clsclip._result_patches import Identity, Prediction, Result, identity_of, settings_of
 
 _CLASS_DTYPE: Final = np.dtype(np.uint16)
 _OBJECT_DTYPE: Final = np.dtype(np.int32)
@@ -70,7 +70,7 @@ class ResultLayers:
         objects : PredictedObjects, optional
             Single objects of the plane, whose ids the layer is to hold instead of class ids.
         request : SegmentRequest, optional
-            What the segmentation answers; :meth:`is_done` compares it.
+            What the segmentation answers; :meth:`done` compares it.
 
         Returns
         -------
@@ -82,12 +82,13 @@ class ResultLayers:
         InvalidImageError
             If a label array of the image's shape does not fit into memory.
         """
+        predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
         layer = self._find(image, plane, segmentation, objects is not None)
         if layer is not None:
             result = self._results[layer]
             if objects is not None and result.objects is not None:
                 result.objects.settings = objects.settings
-            self._place(layer, plane, segmentation, threshold, objects, request)
+            self._place(layer, plane, predicted, threshold, request)
             layer.refresh(extent=False)
         else:
             labels = plane.blank_labels(_CLASS_DTYPE if objects is None else _OBJECT_DTYPE)
@@ -98,12 +99,11 @@ class ResultLayers:
                 segmentation.model_version,
                 threshold,
             )
-            predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
             written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
             written.write_first(plane.index.view(labels))
             table = None if result.objects is None else result.objects.table()
             layer = new_layer(labels, plane, words, table)
-            layer.metadata[METADATA_KEY] = _about(plane, segmentation, threshold, objects)
+            layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
             self._results[layer] = result
             self._viewer.add_layer(layer)
         self._latest = weakref.ref(layer)
@@ -111,22 +111,19 @@ class ResultLayers:
         return layer
 
     def fill(
-        self,
-        layer: Labels,
-        plane: Plane,
-        segmentation: Segmentation,
-        objects: PredictedObjects | None,
-        request: SegmentRequest,
+        self, layer: Labels, plane: Plane, predicted: Prediction, request: SegmentRequest
     ) -> bool:
         """Put one more plane into a result layer, unless the user has painted in that plane.
 
         Parameters
         ----------
         layer : Labels
-            A result of the same image, words, model and weights, of the same kind (classes or
-            objects). Neither the selection nor the threshold changes.
-        plane, segmentation, objects, request
+            A result of the same image, words, model and weights. Neither the selection nor the
+            threshold changes.
+        plane, request
             See :meth:`add`.
+        predicted : PredictedPlane or PredictedObjects
+            Of the kind that the layer holds; classes at best prepared for its threshold.
 
         Returns
         -------
@@ -136,7 +133,9 @@ class ResultLayers:
         result = self._results[layer]
         if layer.data.shape != plane.index.shape or not self._has_room(layer, plane):
             return False
-        self._place(layer, plane, segmentation, result.threshold, objects, request)
+        if isinstance(predicted, PredictedPlane) and predicted.threshold != result.threshold:
+            predicted = PredictedPlane(predicted.segmentation, result.threshold)
+        self._place(layer, plane, predicted, result.threshold, request)
         if self._displayed_position(layer) == plane.index.position:
             layer.refresh(extent=False)
         return True
@@ -154,15 +153,7 @@ class ResultLayers:
             Whether the layer is to hold objects, or else classes.
         """
         identity = identity_of(plane, request.words, request.model, objects)
-        for layer, result in reversed(list(self._results.items())):
-            if (
-                layer in self._viewer.layers
-                and result.image() is image
-                and result.identity == identity
-                and layer.data.shape == plane.index.shape
-            ):
-                return layer
-        return None
+        return next(self._candidates(image, identity), None)
 
     def is_open(self, layer: Labels) -> bool:
         """Whether a result layer is still in the viewer."""
@@ -172,9 +163,11 @@ class ResultLayers:
         """Return the hash of the weights behind a result layer."""
         return self._results[layer].model_version
 
-    def is_done(self, layer: Labels, plane: Plane, request: SegmentRequest) -> bool:
-        """Whether a result layer has this whole plane already, asked with the same settings."""
-        return self._results[layer].has(plane.index, settings_of(request, plane))
+    def done(
+        self, layer: Labels, plane: Plane, request: SegmentRequest
+    ) -> frozenset[tuple[int, ...]]:
+        """Positions of the planes that a result layer has whole, asked with the same settings."""
+        return self._results[layer].done(settings_of(request, plane))
 
     def is_free(self, layer: Labels, plane: Plane) -> bool:
         """Whether nothing but predictions may be in a plane. Reads only; for any thread."""
@@ -269,19 +262,17 @@ class ResultLayers:
         self,
         layer: Labels,
         plane: Plane,
-        segmentation: Segmentation,
+        predicted: Prediction,
         threshold: float,
-        objects: PredictedObjects | None,
         request: SegmentRequest | None,
     ) -> None:
         """Put a plane into an existing layer."""
         result = self._results[layer]
-        predicted = PredictedPlane(segmentation, threshold) if objects is None else objects
         written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
         written.write_first(plane.index.view(layer.data))
         if result.objects is not None:
             layer.features = result.objects.table()
-        layer.metadata[METADATA_KEY] = _about(plane, segmentation, threshold, objects)
+        layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
 
     def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
         try:
@@ -302,18 +293,23 @@ class ResultLayers:
     ) -> Labels | None:
         """Find a layer that can take the plane without touching pixels of the user."""
         identity = identity_of(plane, segmentation.words, segmentation.model, objects)
+        for layer in self._candidates(image, identity):
+            same = self._results[layer].model_version == segmentation.model_version
+            if same and self._has_room(layer, plane):
+                return layer
+        return None
+
+    def _candidates(self, image: Image, identity: Identity) -> Iterator[Labels]:
+        """Result layers of an image for the same words and model, the latest first."""
         for layer, result in reversed(list(self._results.items())):
             if (
                 layer in self._viewer.layers
                 and result.image() is image
                 and result.identity == identity
-                and result.model_version == segmentation.model_version
-                and layer.data.shape == plane.index.shape
-                and (not objects or layer.data.dtype == _OBJECT_DTYPE)
-                and self._has_room(layer, plane)
+                and layer.data.shape == identity.shape
+                and (not identity.objects or layer.data.dtype == _OBJECT_DTYPE)
             ):
-                return layer
-        return None
+                yield layer
 
     def _has_room(self, layer: Labels, plane: Plane) -> bool:
         """Whether a plane can be put into a layer without loss."""
@@ -321,10 +317,9 @@ class ResultLayers:
         return result.takes(index) and not result.holds_user_pixels(layer.data, index)
 
 
-def _about(
-    plane: Plane, segmentation: Segmentation, threshold: float, objects: PredictedObjects | None
-) -> dict[str, Any]:
-    return metadata(plane, segmentation, threshold, None if objects is None else objects.settings)
+def _about(plane: Plane, predicted: Prediction, threshold: float) -> dict[str, Any]:
+    settings = predicted.settings if isinstance(predicted, PredictedObjects) else None
+    return metadata(plane, predicted.segmentation, threshold, settings)
 
 
 def _import_ahead() -> None:

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QVBoxLayout, QWidget
 from clsclip.errors import ClsClipError
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._layers import Plane, displayed_plane
-from napari_clsclip._plane_choice import every_plane, plane_count, visible_region
+from napari_clsclip._plane_choice import EveryPlane, plane_count, visible_region
 
 
 class Scope(Enum):
@@ -81,7 +81,7 @@ class ScopeRow(QWidget):
         self._image = image
         self._update()
 
-    def planes(self, image: Image) -> tuple[Plane, ...]:
+    def planes(self, image: Image) -> EveryPlane | tuple[Plane]:
         """Choose what to segment of an image: one plane or region, or every plane.
 
         Raises
@@ -97,7 +97,7 @@ class ScopeRow(QWidget):
         plane = self._channels.apply(plane)
         if self.scope is Scope.REGION:
             return (visible_region(plane, image, self._viewer),)
-        return every_plane(plane) if self.scope is Scope.ALL else (plane,)
+        return EveryPlane(plane) if self.scope is Scope.ALL else (plane,)
 
     def _update(self) -> None:
         image = self._image

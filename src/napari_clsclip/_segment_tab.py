@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from magicgui.widgets import ComboBox
@@ -39,6 +40,7 @@ from napari_clsclip._layers import Plane
 from napari_clsclip._link_row import LinkRow
 from napari_clsclip._object_updates import ObjectUpdates
 from napari_clsclip._options import MoreOptions
+from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
@@ -157,7 +159,7 @@ class SegmentTab(QWidget):
         if self.objects.isChecked():
             objects = (self.threshold.value(), self.options.objects())
         job: SegmentJob | PlanesRun
-        if len(planes) > 1:
+        if isinstance(planes, EveryPlane) and len(planes) > 1:
             job = PlanesRun(
                 self.results, supervisor, image, planes, request, self.threshold.value, objects
             )
@@ -176,7 +178,7 @@ class SegmentTab(QWidget):
             desc=f"Segmenting {', '.join(request.words)}", total=0, cancel_callback=job.cancel
         )
 
-    def _asked(self, image: Image | None) -> tuple[tuple[Plane, ...], SegmentRequest]:
+    def _asked(self, image: Image | None) -> tuple[Sequence[Plane], SegmentRequest]:
         """What the form says: which planes, and what is asked of each of them."""
         if image is None:
             raise InvalidImageError(

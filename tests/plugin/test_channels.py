@@ -13,7 +13,7 @@ from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from napari_clsclip._channels import from_layers, guessed_channel_axis, with_channels
 from napari_clsclip._layers import Plane, displayed_plane
-from napari_clsclip._plane_choice import every_plane
+from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._results import ResultLayers
 
 RED, GREEN, BLUE = 2, 0, 3
@@ -58,7 +58,7 @@ def test_three_channels_are_read_as_colours(axis: int) -> None:
     expected = np.stack([channel(layer, axis, k) for k in COLORS], axis=-1)
     assert_array_equal(plane.read(), expected)
     assert plane.contrast_limits == (100, 900)
-    assert len(every_plane(plane)) == 3
+    assert len(EveryPlane(plane)) == 3
 
 
 @pytest.mark.parametrize("axis", [0, 1, 3])

@@ -12,7 +12,7 @@ from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from napari_clsclip import _layers, _plane_choice
 from napari_clsclip._layers import Plane, displayed_plane
-from napari_clsclip._plane_choice import count_in_words, every_plane, visible_region
+from napari_clsclip._plane_choice import EveryPlane, count_in_words, visible_region
 from napari_clsclip._results import ResultLayers
 
 
@@ -45,7 +45,7 @@ def test_every_plane_begins_with_the_one_on_screen() -> None:
     viewer, layer = viewer_with(np.zeros((2, 3, 8, 10)))
     viewer.dims.set_current_step((0, 1), (1, 1))
     plane = displayed_plane(layer, viewer.dims)
-    positions = [one.index.position for one in every_plane(plane)]
+    positions = [one.index.position for one in EveryPlane(plane)]
     assert positions == [(1, 1), (1, 2), (0, 0), (0, 1), (0, 2), (1, 0)]
     assert count_in_words(plane) == "6 (2 x 3)"
 

@@ -17,27 +17,14 @@ from clsclip.segmentation import Segmentation
 from clsclip.wire import error_json
 from napari_clsclip._client import Client
 from napari_clsclip._layers import Plane, displayed_plane
-from napari_clsclip._plane_choice import every_plane
+from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._planes_job import PlaneOutcome, PlanesJob
-from stub_backend import ANSWER, JSON, REQUEST, Stub
+from napari_clsclip._predicted_plane import PredictedPlane
+from stub_backend import ANSWER, JSON, REQUEST, OneClient, Stub
 from waiting import eventually
 
 COUNT = 6
 PLANES = np.arange(COUNT * 12, dtype=np.float32).reshape(COUNT, 3, 4)
-
-
-class OneClient:
-    """A supervisor whose backend is always ready."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.suspected = 0
-
-    def ready_client(self, cancelled: Callable[[], bool]) -> Client:
-        return self.client
-
-    def suspect(self) -> None:
-        self.suspected += 1
 
 
 class Held:
@@ -62,7 +49,7 @@ def read() -> list[int]:
 
 
 @pytest.fixture
-def planes(read: list[int]) -> tuple[Plane, ...]:
+def planes(read: list[int]) -> EveryPlane:
     def load(block_info: dict) -> np.ndarray:
         z = block_info[None]["chunk-location"][0]
         read.append(z)
@@ -76,13 +63,17 @@ def planes(read: list[int]) -> tuple[Plane, ...]:
     layer = viewer.add_image(stack, contrast_limits=(0, 80), cache=False)
     viewer.dims.set_current_step(0, 0)
     read.clear()
-    return every_plane(displayed_plane(layer, viewer.dims))
+    return EveryPlane(displayed_plane(layer, viewer.dims))
+
+
+def prepare(segmentation: Segmentation) -> PredictedPlane:
+    return PredictedPlane(segmentation, 0.5)
 
 
 def job_of(
     planes: Any, client: Client, may_touch: Callable[[Plane], bool] = lambda _: True
 ) -> PlanesJob:
-    return PlanesJob(OneClient(client), planes, REQUEST, may_touch)  # type: ignore[arg-type]
+    return PlanesJob(OneClient(client), planes, REQUEST, may_touch, prepare)  # type: ignore[arg-type]
 
 
 def taken(job: PlanesJob, count: int) -> list[PlaneOutcome]:
@@ -98,7 +89,7 @@ def taken(job: PlanesJob, count: int) -> list[PlaneOutcome]:
 
 
 def test_one_plane_is_read_ahead_and_no_more(
-    planes: tuple[Plane, ...], read: list[int], client: Client, stub: Stub
+    planes: EveryPlane, read: list[int], client: Client, stub: Stub
 ) -> None:
     backend = Held(stub)
     job = job_of(planes, client)
@@ -113,13 +104,13 @@ def test_one_plane_is_read_ahead_and_no_more(
         backend.answers.release()
     outcomes = taken(job, COUNT)
     assert [ended.plane.index.position for ended in outcomes] == [(z,) for z in range(COUNT)]
-    assert all(isinstance(ended.outcome, Segmentation) for ended in outcomes)
+    assert all(isinstance(ended.outcome, PredictedPlane) for ended in outcomes)
     eventually(lambda: job.done)
     assert job.error is None
 
 
 def test_nothing_is_read_or_asked_after_a_cancel(
-    planes: tuple[Plane, ...], read: list[int], client: Client, stub: Stub
+    planes: EveryPlane, read: list[int], client: Client, stub: Stub
 ) -> None:
     backend = Held(stub)
     job = job_of(planes, client)
@@ -139,7 +130,7 @@ def test_nothing_is_read_or_asked_after_a_cancel(
 
 
 def test_planes_that_may_not_be_touched_are_not_read(
-    planes: tuple[Plane, ...], read: list[int], client: Client, stub: Stub
+    planes: EveryPlane, read: list[int], client: Client, stub: Stub
 ) -> None:
     job = job_of(planes, client, lambda plane: plane.index.position[0] % 2 == 0)
     job.start()
@@ -161,7 +152,7 @@ def test_what_cannot_be_segmented_does_not_end_the_job(client: Client, stub: Stu
         return 200, "application/x-npz", ANSWER
 
     stub.replies["POST"] = refuse_one
-    job = job_of(every_plane(displayed_plane(layer, viewer.dims)), client)
+    job = job_of(EveryPlane(displayed_plane(layer, viewer.dims)), client)
     job.start()
     outcomes = [ended.outcome for ended in taken(job, COUNT)]
     assert "1 NaN" in str(outcomes[1])
@@ -179,12 +170,12 @@ def test_what_cannot_be_segmented_does_not_end_the_job(client: Client, stub: Stu
     ],
 )
 def test_every_other_error_ends_the_job(
-    planes: tuple[Plane, ...], read: list[int], client: Client, stub: Stub,
+    planes: EveryPlane, read: list[int], client: Client, stub: Stub,
     reply: tuple[int, str, bytes], kind: type[Exception], suspected: int,
 ) -> None:  # fmt: skip
     stub.replies["POST"] = lambda path, body: reply
     supervisor = OneClient(client)
-    job = PlanesJob(supervisor, planes, REQUEST, lambda _: True)  # type: ignore[arg-type]
+    job = PlanesJob(supervisor, planes, REQUEST, lambda _: True, prepare)  # type: ignore[arg-type]
     job.start()
     eventually(lambda: job.done)
     assert isinstance(job.error, kind)
@@ -194,7 +185,7 @@ def test_every_other_error_ends_the_job(
     assert len(read) <= 2
 
 
-def test_cancel_before_anything_has_happened(planes: tuple[Plane, ...], client: Client) -> None:
+def test_cancel_before_anything_has_happened(planes: EveryPlane, client: Client) -> None:
     job = job_of(planes, client)
     job.cancel()
     job.start()
