@@ -8,8 +8,8 @@ from typing import Any, get_args
 from magicgui.widgets import ComboBox
 from napari.layers import Shapes
 from pydantic.fields import FieldInfo
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtGui import QIcon
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -54,8 +54,11 @@ class MoreOptions(QCollapsible):
     objects_changed = Signal()
 
     def __init__(self, shapes: Callable[[Any], list[Shapes]]) -> None:
-        # superqt's own icons are black on whatever theme.
-        super().__init__(_CLOSED, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        # superqt's own icons are black on whatever theme, so the text has the triangle.
+        nothing = QPixmap(1, 1)
+        nothing.fill(Qt.GlobalColor.transparent)
+        super().__init__(_CLOSED, expandedIcon=QIcon(nothing), collapsedIcon=QIcon(nothing))
+        self.toggleButton().setIconSize(nothing.size())
         self.toggled.connect(lambda opened: self.setText(_OPEN if opened else _CLOSED))
         self.toggleButton().setStyleSheet(_BUTTON_STYLE)
         self.model = ModelCombo()
@@ -126,8 +129,9 @@ class MoreOptions(QCollapsible):
         _add(form, self.min_certainty, InstanceSettings.model_fields["min_certainty"])
         form.addRow("Also show", self.probabilities)
         form.addRow("", self.proposals)
-        for layout in (self.layout(), self.content().layout()):
-            layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self, self.content()):
+            if layout := widget.layout():
+                layout.setContentsMargins(0, 0, 0, 0)
         self.addWidget(content)
         self.collapse(animate=False)
 
