@@ -146,7 +146,7 @@ class ExtraLayers:
     def _known(
         self, layers: weakref.WeakKeyDictionary[Layer, Any], identity: Identity
     ) -> Layer | None:
-        for layer, known in layers.items():
+        for layer, known in reversed(list(layers.items())):
             own = known.identity if isinstance(known, _Proposals) else known
             if own == identity and layer in self._viewer.layers:
                 return layer

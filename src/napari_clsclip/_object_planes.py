@@ -166,6 +166,11 @@ class PlaneUpdate:
         """Whether :meth:`write` may be called, or :attr:`error` says why not."""
         return not self._thread.is_alive()
 
+    @property
+    def changes(self) -> bool:
+        """Whether objects or their table are others than before; only once :attr:`done`."""
+        return self._result is not self._previous
+
     def again(self, selected: int) -> PlaneUpdate:
         """The same update for a plane that the user has painted meanwhile; finds nothing anew."""
         return PlaneUpdate(self._planes, self.index.key, self._labels, selected, self._found)

@@ -72,12 +72,13 @@ class ObjectUpdates(QObject):
         if layer not in self._watched:
             self._watched.add(layer)
             layer.events.paint.connect(self._take_paint)
-            layer.events.labels_update.connect(self._take_undo)
+            layer.events.set_data.connect(self._take_undo)  # napari tells nothing else of it
 
     def _take_paint(self, event: Any) -> None:
         objects = self._results.objects(event.source)
         if objects is not None:
-            highest = max((int(np.max(new)) for _, _, new in event.value), default=0)
+            # The last of what napari remembers about a stroke is what was painted.
+            highest = max((int(np.max(atom[-1])) for atom in event.value), default=0)
             objects.painted = max(objects.painted, highest)
             self._take_undo(event)
 
@@ -132,12 +133,13 @@ class ObjectUpdates(QObject):
         written = update.write(layer.data)
         if written is False:
             self._run(layer, update.again(int(layer.selected_label)))
-        if not written:
+        if not written or not update.changes:
             return
         shown = self._shown(layer)
+        complete = objects.lagging(shown) is None
         if shown == update.index.position:
             layer.refresh(extent=False)
-        complete = objects.lagging(shown) is None
+            objects.repainted.discard(update.index.key)  # nobody paints while this function runs
         if complete or shown == update.index.position:
             layer.features = objects.table()
         if complete:

@@ -134,8 +134,9 @@ class MoreOptions(QCollapsible):
         _add(form, self.min_certainty, InstanceSettings.model_fields["min_certainty"])
         form.addRow("Also show", self.probabilities)
         form.addRow("", self.proposals)
-        for layout in (self.layout(), self.content().layout()):
-            layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self, self.content()):
+            if layout := widget.layout():
+                layout.setContentsMargins(0, 0, 0, 0)
         self.addWidget(content)
         self.collapse(animate=False)
 

@@ -66,7 +66,7 @@ def planes(read: list[int]) -> EveryPlane:
     return EveryPlane(displayed_plane(layer, viewer.dims))
 
 
-def prepare(segmentation: Segmentation) -> PredictedPlane:
+def prepare(segmentation: Segmentation, objects: object = None) -> PredictedPlane:
     return PredictedPlane(segmentation, 0.5)
 
 
