@@ -13,6 +13,28 @@ from clsclip.errors import InvalidConfigError
 
 
 @dataclass(frozen=True)
+class RegionUsed:
+    """A region proposal inside which a word was looked for (R_i of section 3.4).
+
+    Attributes
+    ----------
+    box : tuple of float
+        Top, left, bottom, right in image pixels, the last two exclusive; the upper left corner of
+        the first pixel is (0, 0). In coordinates of napari, where that is (-0.5, -0.5), subtract
+        0.5.
+    score : float or None
+        Confidence of a detector, 0 to 1. None where nothing judged the region: a tile, a box that
+        a person drew or a caller gave.
+    origin : str
+        What proposed it: "detector", "open vocabulary", "tile", "drawn" or "given".
+    """
+
+    box: tuple[float, float, float, float]
+    score: float | None
+    origin: str
+
+
+@dataclass(frozen=True)
 class Segmentation:
     """Result of segmenting one image plane for one or more words.
 
@@ -34,6 +56,9 @@ class Segmentation:
     region_reasons : tuple of str, length K or 0
         For each word, in sentences for the user: where it was looked for, and why there. Empty
         if no region proposals were asked for.
+    proposals : tuple of tuple of RegionUsed, length K or 0
+        For each word, the regions that it was looked for in; none for a word that was looked for
+        in the whole image. Empty if no region proposals were asked for.
     """
 
     probabilities: NDArray[np.uint8]
@@ -43,6 +68,7 @@ class Segmentation:
     zooms: tuple[float, ...]
     seconds: float
     region_reasons: tuple[str, ...] = ()
+    proposals: tuple[tuple[RegionUsed, ...], ...] = ()
 
     def labels(self, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.uint16]:
         """Class ids at a threshold.

@@ -14,8 +14,9 @@ DELETE   ``/v1/segment/ID``              204; the request ends with ``cancelled`
 =======  ==============================  ==========================================
 
 What a request does not use of :class:`RegionSettings <clsclip.config.RegionSettings>` and drawn
-boxes is not sent, nor are reasons where there are none: without regions, plugins and backends of
-before there were regions understand. With regions, an older backend refuses the key by name.
+boxes is not sent, nor are reasons and proposals where there are none: without regions, plugins
+and backends of before there were regions understand. With regions, an older backend refuses the
+key by name.
 
 ``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
 :mod:`clsclip.errors`. Nothing here imports torch.
@@ -48,7 +49,7 @@ from clsclip.errors import (
     InvalidWordError,
 )
 from clsclip.npz import decode_npz, encode_npz
-from clsclip.segmentation import Segmentation
+from clsclip.segmentation import RegionUsed, Segmentation
 
 API_PREFIX: Final = "/v1"
 NPZ_MEDIA_TYPE: Final = "application/x-npz"
@@ -159,6 +160,14 @@ class SegmentRequest(SegmentSettings, RegionSettings):
     )
 
 
+class _Proposal(Message):
+    """A :class:`clsclip.segmentation.RegionUsed`."""
+
+    box: DrawnBox
+    score: Annotated[float, Field(ge=0, le=1)] | None
+    origin: str
+
+
 class _SegmentationMeta(Message):
     words: tuple[str, ...]
     model: str
@@ -166,6 +175,7 @@ class _SegmentationMeta(Message):
     zooms: tuple[float, ...]
     seconds: float
     region_reasons: tuple[str, ...] = ()
+    proposals: tuple[tuple[_Proposal, ...], ...] = ()
 
 
 def parse_words(text: str) -> tuple[str, ...]:
@@ -266,6 +276,10 @@ def encode_segmentation(result: Segmentation) -> bytes:
         zooms=result.zooms,
         seconds=result.seconds,
         region_reasons=result.region_reasons,
+        proposals=tuple(
+            tuple(_Proposal(box=r.box, score=r.score, origin=r.origin) for r in regions)
+            for regions in result.proposals
+        ),
     )
     text = meta.model_dump_json(exclude_defaults=True)
     return encode_npz(text, probabilities=result.probabilities)
@@ -299,14 +313,19 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
         or probabilities.ndim != 3
         or not 0 < len(probabilities) == len(meta.words) == len(meta.zooms)
         or len(meta.region_reasons) not in (0, len(meta.words))
+        or len(meta.proposals) not in (0, len(meta.words))
     ):
         raise InvalidRequestError(
             f"The backend's answer holds {probabilities.dtype} of shape {probabilities.shape}; "
             f"expected uint8 of shape ({len(meta.words)}, height, width). "
             "Plugin and backend should be the same version of napari-clsclip."
         )
+    proposals = tuple(
+        tuple(RegionUsed(region.box, region.score, region.origin) for region in regions)
+        for regions in meta.proposals
+    )
     return Segmentation(probabilities, meta.words, meta.model, meta.model_version, meta.zooms,
-                        meta.seconds, meta.region_reasons)  # fmt: skip
+                        meta.seconds, meta.region_reasons, proposals)  # fmt: skip
 
 
 _M = TypeVar("_M", bound=BaseModel)

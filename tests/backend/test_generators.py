@@ -23,6 +23,7 @@ from clsclip.regions.drawn import boxes_within
 from clsclip.regions.region import Region
 from clsclip.regions.tiles import Tiles
 from clsclip.regions.yolo import YoloDetector
+from clsclip.segmentation import RegionUsed
 
 KNOWS_DOG = "Regions come from the detector, which knows 'dog'."
 SHAPE, CENTRE, RADIUS = (100, 160), (60, 100), 30
@@ -59,7 +60,7 @@ def mask(result: Any) -> np.ndarray:
 
 def test_whole_images_are_the_default(plus: Predictor, image: np.ndarray) -> None:
     default = plus.segment(image, ["dog"])
-    assert default.region_reasons == ()
+    assert default.region_reasons == default.proposals == ()
     np.testing.assert_array_equal(mask(default), mask(plus.segment(image, ["dog"], regions={})))
     assert (mask(default) > 0).all()  # random weights are never sure of 0
 
@@ -71,6 +72,10 @@ def test_the_detector_that_the_model_brings_is_asked(
     result = plus.segment(image, ["dog"], regions=mode)
     assert result.region_reasons == (KNOWS_DOG,)
     regions = YoloDetector(disk_detector, device="cpu").propose(to_rgb(image), "dog")
+    assert result.proposals == (
+        tuple(RegionUsed(region.box, region.score, "detector") for region in regions),
+    )
+    assert regions
     expected = plus.segment(image, ["dog"], regions={"dog": [r.box for r in regions]})
     np.testing.assert_array_equal(mask(result), mask(expected))
     rows, columns = np.nonzero(mask(result))
@@ -86,6 +91,7 @@ def test_where_the_detector_finds_nothing_the_whole_image_is_looked_at(
 ) -> None:
     result = plus.segment(grey, ["dog"], regions=mode)
     assert result.region_reasons == (f"{KNOWS_DOG} It found none: the whole image was looked at.",)
+    assert result.proposals == ((),)
     np.testing.assert_array_equal(mask(result), mask(plus.segment(grey, ["dog"])))
     assert mask(result).any()
 
@@ -98,6 +104,10 @@ def test_words_take_different_ways_in_one_image(plus: Predictor, image: np.ndarr
         "'google/owlv2-base-patch16-ensemble' are not on this machine."
     )
     assert both.region_reasons[1] == KNOWS_DOG
+    assert [{region.origin for region in regions} for regions in both.proposals] == [
+        {"tile"}, {"detector"}
+    ]  # fmt: skip
+    assert {region.score for region in both.proposals[0]} == {None}
     assert both.probabilities[0].all()
     assert not both.probabilities[1].all()
     for k, word in enumerate(both.words):
@@ -124,11 +134,15 @@ def test_drawn_boxes_come_first_are_cut_off_and_vouched_for(
         "Regions are the 2 boxes that you drew; left out: 1 outside the image.",
     )
     inside = [(0.0, 120.0, 40.5, 160.0), (50.0, 0.0, 99.0, 30.0)]
+    assert result.proposals == (tuple(RegionUsed(box, None, "drawn") for box in inside),)
     vouched = plus.segment(image, ["dog"], regions={"dog": inside}, vouched=True)
     np.testing.assert_array_equal(mask(result), mask(vouched))
     assert (mask(result) != mask(plus.segment(image, ["dog"], regions={"dog": inside}))).any()
     array = plus.segment(image, ["dog"], regions="auto", drawn=np.array(drawn))  # type: ignore[arg-type]
     np.testing.assert_array_equal(mask(array), mask(vouched))
+    # a caller's own boxes, also of one word only
+    given = plus.segment(image, ["cat", "dog"], regions={"dog": inside})
+    assert given.proposals == ((), tuple(RegionUsed(box, None, "given") for box in inside))
     # of two words nobody said which box shows which
     two = plus.segment(image, ["dog", "cat"], regions="auto", drawn=drawn)
     unsaid = plus.segment(image, ["dog", "cat"], regions={"dog": inside, "cat": inside})

@@ -82,6 +82,8 @@ def test_regions_are_the_predictor_s(serve: Any, plus_model: Path, disk: Any, no
         expected = predictor.segment(image, ["dog"], **how)
         assert received.region_reasons == expected.region_reasons
         assert len(received.region_reasons) == 1
+        assert received.proposals == expected.proposals
+        assert len(received.proposals[0]) > 0
         difference = received.probabilities.astype(int) - expected.probabilities
         assert np.abs(difference).max() <= 1
 

@@ -24,7 +24,7 @@ from clsclip.errors import (
     InvalidWordError,
     RequestTooLargeError,
 )
-from clsclip.segmentation import Segmentation
+from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.wire import (
     ErrorAnswer,
     SegmentRequest,
@@ -139,9 +139,23 @@ def test_regions_round_trip() -> None:
     )  # fmt: skip
     assert decode_segment_request(encode_segment_request(np.zeros((2, 2)), asked), MB)[1] == asked
     sent = Segmentation(
-        np.zeros((2, 2, 2), np.uint8), ("a", "b"), "m", "v", (1.0, 2.0), 0.0, ("Tiles.", "Boxes.")
+        np.zeros((2, 2, 2), np.uint8), ("a", "b"), "m", "v", (1.0, 2.0), 0.0,
+        region_reasons=("Cells.", "Boxes."),
+        proposals=(
+            (RegionUsed((0.5, 1.0, 2.0, 2.0), 0.25, "detector"),),
+            (RegionUsed((0.0, 0.0, 1.0, 1.0), None, "drawn"),) * 2,
+        ),
+    )  # fmt: skip
+    received = decode_segmentation(encode_segmentation(sent), MB)
+    assert received.region_reasons == sent.region_reasons
+    assert received.proposals == sent.proposals
+
+
+def test_no_proposals_of_a_word_are_told_from_no_proposals() -> None:
+    nothing = Segmentation(
+        np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0, ("None.",), ((),)
     )
-    assert decode_segmentation(encode_segmentation(sent), MB).region_reasons == sent.region_reasons
+    assert decode_segmentation(encode_segmentation(nothing), MB).proposals == ((),)
 
 
 def test_without_regions_older_plugins_and_backends_understand() -> None:
@@ -176,8 +190,11 @@ def test_wrong_regions_are_named(regions: str, message: str) -> None:
         decode_segment_request(archive(image=npy(np.zeros((2, 2))), meta=meta), MB)
 
 
-def test_reasons_that_do_not_belong_to_the_words_are_refused() -> None:
-    answer = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0, ("", ""))
+@pytest.mark.parametrize("wrong", [{"region_reasons": ("", "")}, {"proposals": ((), ())}])
+def test_reasons_and_proposals_that_do_not_belong_to_the_words_are_refused(
+    wrong: dict[str, Any],
+) -> None:
+    answer = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0, **wrong)
     with pytest.raises(InvalidRequestError, match="same version"):
         decode_segmentation(encode_segmentation(answer), MB)
 

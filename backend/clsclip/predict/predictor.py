@@ -25,7 +25,7 @@ from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import refined_zoom, whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
-from clsclip.segmentation import Segmentation
+from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.wire import check_words
 
 WINDOWS_PER_BATCH: Final = 8
@@ -180,6 +180,9 @@ class Predictor:
                 vouched = vouched or (len(checked) == 1 and proposals[0].drawn)
             regions = dict(zip(checked, (p.boxes for p in proposals), strict=False))
         proposed = check_regions(regions, checked, shape)
+        used = tuple(proposal.used for proposal in proposals)
+        if proposed and not used:
+            used = tuple(_given(proposed.get(word, ())) for word in checked)
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
@@ -202,6 +205,7 @@ class Predictor:
             zooms=tuple(seen_at for _, seen_at in ordered),
             seconds=time.perf_counter() - started,
             region_reasons=tuple(proposal.reason for proposal in proposals),
+            proposals=used,
         )
 
     def _propose(
@@ -308,6 +312,14 @@ class Predictor:
         for word in text:
             logits = self._model.decode(encoded, word.expand(len(crops), -1))
             yield logits.float().sigmoid()
+
+
+def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
+    """Regions that the caller names."""
+    return tuple(
+        RegionUsed((float(top), float(left), float(bottom), float(right)), None, "given")
+        for top, left, bottom, right in boxes
+    )
 
 
 class _Steps:

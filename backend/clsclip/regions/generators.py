@@ -23,6 +23,10 @@ from clsclip.regions.tiles import DEFAULT_ZOOM, Tiles
 from clsclip.regions.vocabulary import Vocabulary
 from clsclip.regions.yolo import YoloDetector
 from clsclip.regions.yolo_file import YoloFile
+from clsclip.segmentation import RegionUsed
+
+_JUDGED: Final = ("detector", "open vocabulary")
+"""Origins whose scores mean something."""
 
 _OPEN_DETECTORS: Final = 2
 """Detectors kept in memory beside each other; the least recently used one makes room."""
@@ -47,6 +51,14 @@ class Proposals:
     def boxes(self) -> list[Box]:
         """Boxes of the regions, in their order."""
         return [region.box for region in self.regions]
+
+    @property
+    def used(self) -> tuple[RegionUsed, ...]:
+        """What the user is told of the regions, in their order."""
+        return tuple(
+            RegionUsed(r.box, r.score if r.origin in _JUDGED else None, r.origin)
+            for r in self.regions
+        )
 
     @property
     def drawn(self) -> bool:
