@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, RegionMode, SegmentSettings
-from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
+from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.regions import ANY_OBJECT, Box, Frame, check_regions, frame_around, inside
+from clsclip.predict.aggregation import look_inside
+from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
+from clsclip.predict.steps import Steps
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
@@ -170,7 +172,7 @@ class Predictor:
             )
         rgb = to_rgb(image, contrast_limits)
         shape = (rgb.shape[0], rgb.shape[1])
-        steps = _Steps(progress, cancelled)
+        steps = Steps(progress, cancelled)
         mode = regions if isinstance(regions, str) else "none"
         self._generators.check(mode, checked, detector=detector, drawn=len(drawn) > 0)
         proposals: tuple[Proposals, ...] = ()
@@ -210,7 +212,7 @@ class Predictor:
 
     def _propose(
         self, rgb: NDArray[np.float32], words: Sequence[str], mode: RegionMode, detector: str,
-        drawn: Sequence[Box], zoom: float | None, steps: _Steps,
+        drawn: Sequence[Box], zoom: float | None, steps: Steps,
     ) -> tuple[Proposals, ...]:  # fmt: skip
         """Regions of each word."""
         boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if len(drawn) else None
@@ -237,7 +239,7 @@ class Predictor:
         return self._text_cls[key]
 
     def _in_image(
-        self, pixels: Tensor, text: Tensor, zoom: float | None, steps: _Steps
+        self, pixels: Tensor, text: Tensor, zoom: float | None, steps: Steps
     ) -> list[tuple[NDArray[np.uint8], float]]:
         """Probabilities of each word in the whole image, and the zoom that each was seen at."""
         shape = (pixels.shape[2], pixels.shape[3])
@@ -253,30 +255,16 @@ class Predictor:
         return found
 
     def _in_regions(
-        self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: _Steps
+        self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: Steps
     ) -> tuple[NDArray[np.uint8], float]:
         """Highest probability of some words inside regions, and the median of their zooms."""
-        shape = (pixels.shape[2], pixels.shape[3])
-        size = self._model.settings.image_size
-        frames = [frame_around(box) for box in boxes]
-        total = torch.zeros(shape, device=self.device)
-        steps.expect(-(-len(boxes) // WINDOWS_PER_BATCH))
-        for start in range(0, len(boxes), WINDOWS_PER_BATCH):
-            steps.check()
-            part = slice(start, start + WINDOWS_PER_BATCH)
-            crops = torch.cat([resize(_cut(pixels, f), (size, size)) for f in frames[part]])
-            found = torch.stack(list(self._probabilities(crops, text))).amax(0)
-            for box, frame, look in zip(boxes[part], frames[part], found, strict=True):
-                near = resize(look[None, None], (frame.height, frame.width))[0, 0]
-                rows, columns = inside(box, shape)
-                seen = near[rows.start - frame.top : rows.stop - frame.top,
-                            columns.start - frame.left : columns.stop - frame.left]  # fmt: skip
-                torch.maximum(total[rows, columns], seen, out=total[rows, columns])
-            steps.done()
-        zoom = float(np.median([size / max(frame.height, frame.width) for frame in frames]))
-        return _quantise(total, shape), zoom
+        found, zoom = look_inside(
+            pixels, text, boxes, probabilities=self._probabilities,
+            size=self._model.settings.image_size, steps=steps,
+        )  # fmt: skip
+        return _quantise(found, (pixels.shape[2], pixels.shape[3])), zoom
 
-    def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: _Steps) -> Tensor:
+    def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: Steps) -> Tensor:
         """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
         rows, columns = (max(1, round(zoom * length)) for length in pixels.shape[2:])
         zoomed = resize(pixels, (rows, columns))
@@ -322,32 +310,6 @@ def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
     )
 
 
-class _Steps:
-    """Counts steps, tells the caller, and stops when the caller wants."""
-
-    def __init__(
-        self, progress: Callable[[int, int], None] | None, cancelled: Callable[[], bool] | None
-    ) -> None:
-        self._progress, self._cancelled = progress, cancelled
-        self._done = self._total = 0
-
-    def expect(self, steps: int) -> None:
-        self._total += steps
-        self._tell()
-
-    def check(self) -> None:
-        if self._cancelled is not None and self._cancelled():
-            raise CancelledError("The segmentation was cancelled.")
-
-    def done(self) -> None:
-        self._done += 1
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-
 def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
     """Indices of the words that want another zoom, by that zoom in steps of a quarter octave."""
     wanted: dict[float, list[int]] = {}
@@ -357,15 +319,6 @@ def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
             rounded = float(2.0 ** (round(4 * np.log2(finer)) / 4))
             wanted.setdefault(rounded, []).append(k)
     return wanted
-
-
-def _cut(pixels: Tensor, frame: Frame) -> Tensor:
-    """A part of an image of shape (1, 3, H, W); the edge is repeated where it reaches beyond."""
-    top, left = max(frame.top, 0), max(frame.left, 0)
-    piece = pixels[..., top : frame.top + frame.height, left : frame.left + frame.width]
-    before = (left - frame.left, top - frame.top)
-    after = (frame.width - piece.shape[3] - before[0], frame.height - piece.shape[2] - before[1])
-    return F.pad(piece, (before[0], after[0], before[1], after[1]), mode="replicate")
 
 
 def _crop(pixels: Tensor, corner: tuple[int, int], window: tuple[int, ...]) -> Tensor:
