@@ -18,23 +18,21 @@ from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.aggregation import look_inside
+from clsclip.predict.aggregation import Seen, look_inside
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
-from clsclip.predict.tiling import window_starts, window_weight
+from clsclip.predict.tiling import Windows, plan_windows, window_boxes, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import refined_zoom, whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
+from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.wire import check_words
 
 WINDOWS_PER_BATCH: Final = 8
 """Windows that go through the network together."""
-
-OVERLAP: Final = 0.25
-"""Part of a window that it shares with its neighbour."""
 
 _MAX_CACHED_WORDS: Final = 4096
 
@@ -74,9 +72,11 @@ class Predictor:
         self.version = model_version(folder)
         self._model = load_model(folder).to(self.device, self.dtype)
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
-        self._generators = Generators(
-            folder, device=str(self.device), image_size=self._model.settings.image_size
-        )
+        self._generators = Generators(folder, device=str(self.device))
+
+    def whole_image_zoom(self, shape: tuple[int, int]) -> float:
+        """The zoom of a single look at a whole image of some rows and columns: plain ClsCLIP."""
+        return whole_image_zoom(shape, self._model.settings.image_size)
 
     def check_proposals(
         self, words: Sequence[str], regions: RegionMode, detector: str = ""
@@ -121,9 +121,8 @@ class Predictor:
         contrast_limits : tuple of float, optional
             Values shown as black and white; see :func:`clsclip.predict.transforms.to_rgb`.
         zoom : float, optional
-            Model pixels per image pixel, also inside tiles; other regions fill the network's
-            input. None: chosen per word, see :mod:`clsclip.predict.zoom`; inside tiles
-            :data:`clsclip.regions.tiles.DEFAULT_ZOOM`.
+            Model pixels per image pixel, also inside tiles; other regions have zooms of their
+            own. None: chosen per word, see :mod:`clsclip.predict.zoom`.
         templates : bool
             Average the text token over prompt templates.
         regions : mapping of str to sequence of Box, or one of RegionMode
@@ -133,6 +132,8 @@ class Predictor:
             that a region gives it (Eq. 9, with the threshold left open). A word that has none is
             looked for in the whole image, also where a detector knows it and found nothing: by
             Eq. 9 its mask would be empty, and what the detector misses would be lost (ours).
+            For the same reason ``auto`` looks at the whole image outside of a detector's regions.
+            Tiles are the windows in which the whole image is looked at.
         detector : str
             Path of a detector, see :class:`clsclip.config.DetectorSettings`.
         drawn : sequence of Box
@@ -178,27 +179,33 @@ class Predictor:
         proposals: tuple[Proposals, ...] = ()
         if isinstance(regions, str):
             if mode != "none":
-                proposals = self._propose(rgb, checked, mode, detector, drawn, zoom, steps)
+                proposals = self._propose(rgb, checked, mode, detector, drawn, steps)
                 vouched = vouched or (len(checked) == 1 and proposals[0].drawn)
             regions = dict(zip(checked, (p.boxes for p in proposals), strict=False))
         proposed = check_regions(regions, checked, shape)
-        used = tuple(proposal.used for proposal in proposals)
+        used = [proposal.used for proposal in proposals]
         if proposed and not used:
-            used = tuple(_given(proposed.get(word, ())) for word in checked)
+            used = [_given(proposed.get(word, ())) for word in checked]
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
             anything = [self._word(ANY_OBJECT, templates)] if vouched else []
-            found = {
+            inside = {
                 k: self._in_regions(pixels, torch.stack([text[k], *anything]), boxes, steps)
                 for k, word in enumerate(checked)
                 if (boxes := proposed.get(word))
             }
-            free = [k for k in range(len(checked)) if k not in found]
-            if free:
-                anywhere = self._in_image(pixels, text[free], zoom, steps)
-                found.update(zip(free, anywhere, strict=True))
-        ordered = [found[k] for k in range(len(checked))]
+            around = {k for k in inside if proposals and proposals[k].around}
+            free = [k for k in range(len(checked)) if k not in inside or k in around]
+            whole = self._in_image(pixels, text[free], zoom, steps) if free else []
+            anywhere = dict(zip(free, whole, strict=True))
+            ordered = [
+                _joined(inside[k], anywhere.get(k)) if k in inside else anywhere[k]
+                for k in range(len(checked))
+            ]
+        for k, (_, seen_at) in enumerate(ordered):
+            if proposals and proposals[k].tiled:
+                used[k] = self._tiles(shape, seen_at)
         return Segmentation(
             probabilities=np.stack([probabilities for probabilities, _ in ordered]),
             words=checked,
@@ -207,12 +214,13 @@ class Predictor:
             zooms=tuple(seen_at for _, seen_at in ordered),
             seconds=time.perf_counter() - started,
             region_reasons=tuple(proposal.reason for proposal in proposals),
-            proposals=used,
+            proposals=tuple(used),
+            owners=_owners(inside, (len(checked), *shape)),
         )
 
     def _propose(
         self, rgb: NDArray[np.float32], words: Sequence[str], mode: RegionMode, detector: str,
-        drawn: Sequence[Box], zoom: float | None, steps: Steps,
+        drawn: Sequence[Box], steps: Steps,
     ) -> tuple[Proposals, ...]:  # fmt: skip
         """Regions of each word."""
         boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if len(drawn) else None
@@ -222,9 +230,7 @@ class Predictor:
             for word in words:
                 steps.check()
                 proposals.append(
-                    self._generators.propose(
-                        rgb, word, mode, detector=detector, drawn=boxes, zoom=zoom
-                    )
+                    self._generators.propose(rgb, word, mode, detector=detector, drawn=boxes)
                 )
                 steps.done()
         return tuple(proposals)
@@ -254,31 +260,33 @@ class Predictor:
                 found[k] = (_quantise(look, shape), wanted)
         return found
 
-    def _in_regions(
-        self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: Steps
-    ) -> tuple[NDArray[np.uint8], float]:
-        """Highest probability of some words inside regions, and the median of their zooms."""
-        found, zoom = look_inside(
+    def _in_regions(self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: Steps) -> Seen:
+        """What the regions of a word show."""
+        return look_inside(
             pixels, text, boxes, probabilities=self._probabilities,
             size=self._model.settings.image_size, steps=steps,
         )  # fmt: skip
-        return _quantise(found, (pixels.shape[2], pixels.shape[3])), zoom
+
+    def _tiles(self, shape: tuple[int, int], zoom: float) -> tuple[RegionUsed, ...]:
+        """The windows at a zoom; none if they are too many to be shown."""
+        boxes = window_boxes(shape, self._windows(shape, zoom))
+        if len(boxes) > MOST_REGIONS:
+            return ()
+        return tuple(RegionUsed(box, None, "tile") for box in boxes)
+
+    def _windows(self, shape: tuple[int, int], zoom: float) -> Windows:
+        """Where the network looks at an image at a zoom."""
+        settings, towers = self._model.settings, self._model.towers
+        return plan_windows(shape, zoom, settings.image_size, towers.patch_size)
 
     def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: Steps) -> Tensor:
         """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
-        rows, columns = (max(1, round(zoom * length)) for length in pixels.shape[2:])
-        zoomed = resize(pixels, (rows, columns))
-        patch, size = self._model.towers.patch_size, self._model.settings.image_size
-        window = tuple(min(size, -(-length // patch) * patch) for length in (rows, columns))
+        plan = self._windows((pixels.shape[2], pixels.shape[3]), zoom)
+        rows, columns, corners = plan.rows, plan.columns, plan.corners
+        window = (plan.height, plan.width)
         padding = (0, max(0, window[1] - columns), 0, max(0, window[0] - rows))
-        padded = F.pad(zoomed, padding, mode="replicate")
-        overlap = int(size * OVERLAP)
-        corners = [
-            (top, left)
-            for top in window_starts(padded.shape[2], window[0], overlap)
-            for left in window_starts(padded.shape[3], window[1], overlap)
-        ]
-        weight = window_weight(window[0], window[1], overlap).to(self.device)
+        padded = F.pad(resize(pixels, (rows, columns)), padding, mode="replicate")
+        weight = window_weight(*window, plan.overlap).to(self.device)
         total = torch.zeros(len(text), *padded.shape[2:], device=self.device)
         norm = torch.zeros(padded.shape[2:], device=self.device)
         steps.expect(-(-len(corners) // WINDOWS_PER_BATCH))
@@ -308,6 +316,27 @@ def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
         RegionUsed((float(top), float(left), float(bottom), float(right)), None, "given")
         for top, left, bottom, right in boxes
     )
+
+
+def _joined(
+    inside: Seen, anywhere: tuple[NDArray[np.uint8], float] | None
+) -> tuple[NDArray[np.uint8], float]:
+    """What is seen in regions, and outside of them in the whole image, where it was looked at."""
+    probability = inside.probability
+    if anywhere is not None:
+        whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
+        probability = probability + (1 - inside.trust) * whole
+    return _quantise(probability, (probability.shape[0], probability.shape[1])), inside.zoom
+
+
+def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:
+    """Which region each pixel of each word belongs to."""
+    if not inside:
+        return None
+    owners = np.zeros(shape, dtype=np.uint16)
+    for k, seen in inside.items():
+        owners[k] = seen.owners.cpu().numpy()
+    return owners
 
 
 def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
