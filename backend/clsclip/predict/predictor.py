@@ -24,7 +24,7 @@ from clsclip.predict.steps import Steps
 from clsclip.predict.tiling import Windows, plan_windows, window_boxes, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
-from clsclip.predict.zoom import refined_zoom, whole_image_zoom
+from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
@@ -249,16 +249,24 @@ class Predictor:
     ) -> list[tuple[NDArray[np.uint8], float]]:
         """Probabilities of each word in the whole image, and the zoom that each was seen at."""
         shape = (pixels.shape[2], pixels.shape[3])
-        first = zoom or whole_image_zoom(shape, self._model.settings.image_size)
-        looks = self._look(pixels, text, first, steps)
-        found = [(_quantise(look, shape), first) for look in looks]
-        if zoom is not None:
-            return found
-        for wanted, chosen in _by_zoom(looks, first).items():
-            finer = self._look(pixels, text[chosen], wanted, steps)
-            for k, look in zip(chosen, finer, strict=True):
-                found[k] = (_quantise(look, shape), wanted)
-        return found
+        first = zoom or self.whole_image_zoom(shape)
+        looks = list(self._look(pixels, text, first, steps))
+        zooms, fresh = [first] * len(looks), set(range(len(looks)))
+        for _ in range(REFINEMENTS if zoom is None else 0):
+            finer = {k: wanted for k in fresh if (wanted := _finer(looks[k], zooms[k]))}
+            for wanted, chosen in _by_zoom(finer).items():
+                for k, look in zip(
+                    chosen, self._look(pixels, text[chosen], wanted, steps), strict=True
+                ):
+                    looks[k], zooms[k] = look, wanted
+            fresh = set(finer)
+        seen = [resize(look[None, None], shape)[0, 0] for look in looks]
+        zoomed = {k: seen_at for k, seen_at in enumerate(zooms) if seen_at > first}
+        for seen_at, chosen in _by_zoom(zoomed).items():
+            second = self._look(pixels, text[chosen], max(first, seen_at * COMPANION), steps)
+            for k, look in zip(chosen, second, strict=True):
+                seen[k] = (seen[k] + resize(look[None, None], shape)[0, 0]) / 2
+        return [(_quantise(look, shape), zoom) for look, zoom in zip(seen, zooms, strict=True)]
 
     def _in_regions(self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: Steps) -> Seen:
         """What the regions of a word show."""
@@ -339,15 +347,18 @@ def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[
     return owners
 
 
-def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
-    """Indices of the words that want another zoom, by that zoom in steps of a quarter octave."""
-    wanted: dict[float, list[int]] = {}
-    for k, look in enumerate(looks.cpu().numpy()):
-        finer = refined_zoom(look >= DEFAULT_THRESHOLD, zoom)
-        if finer is not None:
-            rounded = float(2.0 ** (round(4 * np.log2(finer)) / 4))
-            wanted.setdefault(rounded, []).append(k)
-    return wanted
+def _finer(look: Tensor, zoom: float) -> float | None:
+    """The zoom to go on with, in steps of a quarter octave; None: this one will do."""
+    finer = refined_zoom(look.cpu().numpy() >= DEFAULT_THRESHOLD, zoom)
+    return None if finer is None else float(2.0 ** (round(4 * np.log2(finer)) / 4))
+
+
+def _by_zoom(zooms: Mapping[int, float]) -> dict[float, list[int]]:
+    """Indices of words by their zooms, so that words of one zoom are looked for together."""
+    groups: dict[float, list[int]] = {}
+    for k, zoom in zooms.items():
+        groups.setdefault(zoom, []).append(k)
+    return groups
 
 
 def _crop(pixels: Tensor, corner: tuple[int, int], window: tuple[int, ...]) -> Tensor:
