@@ -46,7 +46,7 @@ def encode_npz(meta: str, **arrays: NDArray[Any]) -> bytes:
 
 
 def decode_npz(
-    body: bytes, names: tuple[str, ...], max_bytes: int
+    body: bytes, names: tuple[str, ...], max_bytes: int, *, optional: tuple[str, ...] = ()
 ) -> tuple[dict[str, NDArray[Any]], str]:
     """Read an archive, after checking every size that it declares.
 
@@ -55,9 +55,11 @@ def decode_npz(
     body : bytes
         The archive; its members may be stored or deflated.
     names : tuple of str
-        The members that it must hold beside ``meta``, and no others.
+        The members that it must hold beside ``meta``.
     max_bytes : int
         Most bytes that all members may take once unpacked.
+    optional : tuple of str
+        Members that it may hold. Others are refused.
 
     Returns
     -------
@@ -76,7 +78,8 @@ def decode_npz(
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = {info.filename: info for info in archive.infolist()}
-            if set(members) != expected:
+            possible = {f"{name}.npy" for name in optional}
+            if set(members) - possible != expected:
                 found = ", ".join(repr(name[:40]) for name in sorted(members)[:8])
                 raise InvalidRequestError(
                     f"The archive holds {found or 'nothing'}; expected {sorted(expected)}."

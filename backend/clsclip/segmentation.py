@@ -59,6 +59,10 @@ class Segmentation:
     proposals : tuple of tuple of RegionUsed, length K or 0
         For each word, the regions that it was looked for in; none for a word that was looked for
         in the whole image. Empty if no region proposals were asked for.
+    owners : ndarray of uint16, shape (K, H, W), or None
+        Where a word has regions of single objects: 0 outside of them, else ``i + 1`` for pixels
+        that belong to the region ``proposals[k][i]``. Regions that show the object of another one
+        own nothing. None if no word has such regions.
     """
 
     probabilities: NDArray[np.uint8]
@@ -69,6 +73,7 @@ class Segmentation:
     seconds: float
     region_reasons: tuple[str, ...] = ()
     proposals: tuple[tuple[RegionUsed, ...], ...] = ()
+    owners: NDArray[np.uint16] | None = None
 
     def labels(self, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.uint16]:
         """Class ids at a threshold.

@@ -14,9 +14,9 @@ DELETE   ``/v1/segment/ID``              204; the request ends with ``cancelled`
 =======  ==============================  ==========================================
 
 What a request does not use of :class:`RegionSettings <clsclip.config.RegionSettings>` and drawn
-boxes is not sent, nor are reasons and proposals where there are none: without regions, plugins
-and backends of before there were regions understand. With regions, an older backend refuses the
-key by name.
+boxes is not sent, nor are reasons, proposals and owners where there are none: without regions,
+plugins and backends of before there were regions understand. With regions, an older backend
+refuses the key by name.
 
 Annotations have routes of their own, see :mod:`clsclip.wire_annotations`.
 
@@ -284,7 +284,8 @@ def encode_segmentation(result: Segmentation) -> bytes:
         ),
     )
     text = meta.model_dump_json(exclude_defaults=True)
-    return encode_npz(text, probabilities=result.probabilities)
+    owners = {} if result.owners is None else {"owners": result.owners}
+    return encode_npz(text, probabilities=result.probabilities, **owners)
 
 
 def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
@@ -293,29 +294,32 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
     Parameters
     ----------
     body : bytes
-        An ``.npz`` archive with the members ``probabilities`` and ``meta``.
+        An ``.npz`` archive with the members ``probabilities``, ``meta``, and ``owners`` where the
+        segmentation has them.
     max_bytes : int
         Most bytes that the arrays may take once unpacked.
 
     Returns
     -------
     Segmentation
-        Its array is read-only.
+        Its arrays are read-only.
 
     Raises
     ------
     InvalidRequestError, RequestTooLargeError
         If the bytes are not such an answer.
     """
-    arrays, text = decode_npz(body, ("probabilities",), max_bytes)
+    arrays, text = decode_npz(body, ("probabilities",), max_bytes, optional=("owners",))
     meta = read_message(_SegmentationMeta, text)
-    probabilities = arrays["probabilities"]
+    probabilities, owners = arrays["probabilities"], arrays.get("owners")
     if (
         probabilities.dtype != np.uint8
         or probabilities.ndim != 3
         or not 0 < len(probabilities) == len(meta.words) == len(meta.zooms)
         or len(meta.region_reasons) not in (0, len(meta.words))
         or len(meta.proposals) not in (0, len(meta.words))
+        or (owners is not None and owners.dtype != np.uint16)
+        or (owners is not None and owners.shape != probabilities.shape)
     ):
         raise InvalidRequestError(
             f"The backend's answer holds {probabilities.dtype} of shape {probabilities.shape}; "
@@ -327,7 +331,7 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
         for regions in meta.proposals
     )
     return Segmentation(probabilities, meta.words, meta.model, meta.model_version, meta.zooms,
-                        meta.seconds, meta.region_reasons, proposals)  # fmt: skip
+                        meta.seconds, meta.region_reasons, proposals, owners)  # fmt: skip
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,53 @@ def test_masks_of_real_nuclei_are_parted_again(shared_data: Path) -> None:
         pieces.add(ndimage.label(truth)[0], truth)
     assert parted.everything.f1 > 0.9
     assert parted.everything.f1 > pieces.everything.f1 + 0.03
+
+
+# ---- regions of single objects ----
+
+
+def owned(values: Plane, owners: NDArray[np.uint16]) -> Segmentation:
+    plain = segmentation(values)
+    return dataclasses.replace(plain, owners=owners[None])
+
+
+def test_objects_of_two_regions_stay_two_where_no_watershed_would_part_them() -> None:
+    bar = plane(line_of(30, 90))
+    assert find_instances(bar).max() == 1
+    owners = np.zeros(bar.shape, np.uint16)
+    owners[50:71, 20:50], owners[50:71, 50:100] = 4, 2
+    labels, features = segmented_instances(owned(bar, owners))
+    assert labels.max() == 2
+    np.testing.assert_array_equal(labels > 0, bar > 0)
+    assert labels[60, 40] != labels[60, 60]
+    assert sorted(features["area"].tolist()) == [20 * 11, 40 * 11]
+
+
+def test_what_one_region_holds_and_what_lies_outside_is_parted_as_ever() -> None:
+    pair = discs((60, 40), (60, 66), radius=15)
+    alone = disk((20, 100), 9)
+    pair[alone] = 1
+    owners = np.zeros(pair.shape, np.uint16)
+    owners[40:80, 20:90] = 1
+    labels, _ = segmented_instances(owned(pair, owners))
+    plain, _ = segmented_instances(segmentation(pair))
+    assert labels.max() == plain.max() == 3
+    for index in (1, 2, 3):  # the same objects, though in another order
+        assert len(np.unique(plain[labels == index])) == 1
+    np.testing.assert_array_equal(labels > 0, plain > 0)
+
+
+def test_scraps_that_a_region_cuts_off_go_back_to_their_object() -> None:
+    pair = discs((60, 40), (60, 75), radius=15, size=120)
+    owners = np.zeros(pair.shape, np.uint16)
+    owners[40:80, 20:64], owners[40:80, 64:100] = 1, 2  # the first box reaches into the second
+    labels, _ = segmented_instances(owned(pair, owners))
+    assert labels.max() == 2
+    assert (labels[60, 61:88] == labels[60, 75]).all()
+    assert labels[60, 40] != labels[60, 75]
+
+
+def line_of(first: int, last: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Pixels of a bar, eleven rows high."""
+    rows, columns = np.mgrid[55:66, first:last]
+    return rows, columns

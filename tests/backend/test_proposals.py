@@ -15,7 +15,7 @@ from clsclip.predict.regions import check_regions
 from clsclip.regions.drawn import boxes_around
 from clsclip.regions.region import Region
 from clsclip.regions.suppression import suppress
-from clsclip.regions.tiles import Tiles, tile_boxes
+from clsclip.regions.tiles import Tiles
 from clsclip.regions.vocabulary import Vocabulary
 
 SHAPE = (100, 200)
@@ -26,64 +26,38 @@ def black(rows: int, columns: int) -> np.ndarray:
 
 
 @settings(deadline=None)
-@given(
-    st.tuples(st.integers(1, 500), st.integers(1, 500)),
-    st.floats(1, 600),
-    st.floats(0, 0.9),
-    st.integers(1, 200),
-)
-def test_tiles_cover_every_pixel_and_stay_inside(
-    shape: tuple[int, int], side: float, overlap: float, limit: int
-) -> None:
-    boxes = tile_boxes(shape, side, overlap, limit)
-    assert 1 <= len(boxes) <= limit
+@given(st.tuples(st.integers(1, 500), st.integers(1, 500)), st.floats(0.2, 4))
+def test_tiles_cover_every_pixel_and_stay_inside(shape: tuple[int, int], zoom: float) -> None:
+    regions = Tiles(zoom, image_size=64).propose(black(*shape), "cell")
     covered = np.zeros(shape, bool)
-    for top, left, bottom, right in boxes:
-        assert 0 <= top < bottom <= shape[0]
-        assert 0 <= left < right <= shape[1]
-        covered[int(top) : int(bottom), int(left) : int(right)] = True
+    for region in regions:
+        top, left, bottom, right = region.box
+        assert 0 <= top < bottom <= shape[0] + 1e-9
+        assert 0 <= left < right <= shape[1] + 1e-9
+        covered[int(top) : round(bottom), int(left) : round(right)] = True
     assert covered.all()
-    assert len({(bottom - top, right - left) for top, left, bottom, right in boxes}) == 1
-
-
-@settings(deadline=None)
-@given(st.integers(1, 500), st.integers(8, 600), st.floats(0, 0.9))
-def test_neighbouring_tiles_share_what_was_asked_for(
-    length: int, side: int, overlap: float
-) -> None:
-    boxes = tile_boxes((1, length), side, overlap, limit=10_000)
-    for (*_, right), (_, left, *_) in itertools.pairwise(boxes):
-        assert right - left >= min(overlap * side, side - 1)
-
-
-def test_tiles_of_a_huge_image_grow_instead_of_being_many() -> None:
-    assert len(tile_boxes((100_000, 100_000), 100)) <= 64
-    assert len(tile_boxes((1, 10**7), 8, limit=5)) == 5
-
-
-def test_the_whole_image_is_proposed_first_and_once() -> None:
-    regions = Tiles(zoom=2.0, image_size=352).propose(black(512, 300), "cell")
-    assert regions[0] == Region("cell", 1.0, (0, 0, 512, 300), "tile")
-    assert len(regions) > 10
     assert {(region.word, region.score, region.origin) for region in regions} == {
         ("cell", 1.0, "tile")
     }
-    heights = {region.box[2] - region.box[0] for region in regions[1:]}
-    assert heights == {round(352 / 2 / 1.3)}  # with a margin of 0.15 on each side: 176 pixels
-    assert Tiles().propose(black(90, 100), "cell") == [Region("cell", 1.0, (0, 0, 90, 100), "tile")]
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"side": float("nan")}, {"side": float("inf")}, {"overlap": 1.0}, {"limit": 0},
-     {"shape": (0, 5)}],
-)  # fmt: skip
-def test_impossible_tiles_are_refused(wrong: dict[str, object]) -> None:
-    given: dict[str, object] = {"shape": SHAPE, "side": 50.0, **wrong}
-    with pytest.raises(InvalidConfigError, match="cannot cover"):
-        tile_boxes(**given)  # type: ignore[arg-type]
+def test_neighbouring_tiles_share_a_quarter() -> None:
+    regions = Tiles(2.0, image_size=352).propose(black(512, 300), "cell")
+    assert {(r.box[2] - r.box[0], r.box[3] - r.box[1]) for r in regions} == {(176, 176)}
+    columns = sorted({region.box[1::2] for region in regions})
+    assert len(columns) == 2
+    assert len(regions) == 8
+    for (_, right), (left, _) in itertools.pairwise(columns):
+        assert right - left >= 0.25 * 176
+    assert Tiles(0.5).propose(black(90, 100), "cell") == [
+        Region("cell", 1.0, (0.0, 0.0, 90.0, 100.0), "tile")
+    ]
+
+
+@pytest.mark.parametrize("wrong", [{"zoom": 0}, {"image_size": 0}, {"zoom": float("nan")}])
+def test_impossible_tiles_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidConfigError, match="above 0"):
-        Tiles(zoom=0)
+        Tiles(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from clsclip import Predictor
 from clsclip.errors import CheckpointError, InvalidWordError, ModelUnavailableError
+from clsclip.predict.regions import MARGIN
 from clsclip.regions.yolo_file import YoloFile
 from clsclip.regions.yolo_network import best_boxes
 
@@ -155,3 +157,33 @@ assert np.get_printoptions() == printed
     assert done.stdout == done.stderr == ""
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert not [path for path in home.rglob("*") if "ltralytics" in path.name]
+
+
+@needs_model
+@needs_runtime
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "found"), [("bus.jpg", {"person": 4, "bus": 1}), ("zidane.jpg", {"person": 2})]
+)
+def test_photographs_are_segmented_in_the_boxes_of_a_real_detector(
+    name: str, found: dict[str, int]
+) -> None:
+    image = (photograph(name) * 255).astype(np.uint8)
+    result = Predictor(device="cpu").segment(
+        image, [*found, "zebra"], regions="detector", detector=str(ONNX)
+    )
+    assert result.owners is not None
+    for k, (word, count) in enumerate(found.items()):
+        sure = [region for region in result.proposals[k] if (region.score or 0) > 0.25]
+        assert len(sure) == count
+        assert result.region_reasons[k].startswith("Regions come from the detector 'yolov8n_int8")
+        outside = np.ones(image.shape[:2], bool)
+        for region in result.proposals[k]:
+            top, left, bottom, right = region.box
+            down, across = MARGIN * (bottom - top) + 1, MARGIN * (right - left) + 1
+            rows = slice(max(0, int(top - down)), int(bottom + down) + 1)
+            outside[rows, max(0, int(left - across)) : int(right + across) + 1] = False
+        assert outside.mean() > 0.05, word
+        assert not result.probabilities[k][outside].any()
+    assert "It found none: the whole image was looked at." in result.region_reasons[-1]
+    assert result.proposals[-1] == ()

@@ -14,25 +14,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, RegionMode, SegmentSettings
-from clsclip.errors import CancelledError, DeviceError, InvalidConfigError
+from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.regions import ANY_OBJECT, Box, Frame, check_regions, frame_around, inside
-from clsclip.predict.tiling import window_starts, window_weight
+from clsclip.predict.aggregation import Seen, look_inside
+from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
+from clsclip.predict.steps import Steps
+from clsclip.predict.tiling import Windows, plan_windows, window_boxes, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
-from clsclip.predict.zoom import refined_zoom, whole_image_zoom
+from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
+from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.wire import check_words
 
 WINDOWS_PER_BATCH: Final = 8
 """Windows that go through the network together."""
-
-OVERLAP: Final = 0.25
-"""Part of a window that it shares with its neighbour."""
 
 _MAX_CACHED_WORDS: Final = 4096
 
@@ -72,9 +72,11 @@ class Predictor:
         self.version = model_version(folder)
         self._model = load_model(folder).to(self.device, self.dtype)
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
-        self._generators = Generators(
-            folder, device=str(self.device), image_size=self._model.settings.image_size
-        )
+        self._generators = Generators(folder, device=str(self.device))
+
+    def whole_image_zoom(self, shape: tuple[int, int]) -> float:
+        """The zoom of a single look at a whole image of some rows and columns: plain ClsCLIP."""
+        return whole_image_zoom(shape, self._model.settings.image_size)
 
     def check_proposals(
         self, words: Sequence[str], regions: RegionMode, detector: str = ""
@@ -119,9 +121,8 @@ class Predictor:
         contrast_limits : tuple of float, optional
             Values shown as black and white; see :func:`clsclip.predict.transforms.to_rgb`.
         zoom : float, optional
-            Model pixels per image pixel, also inside tiles; other regions fill the network's
-            input. None: chosen per word, see :mod:`clsclip.predict.zoom`; inside tiles
-            :data:`clsclip.regions.tiles.DEFAULT_ZOOM`.
+            Model pixels per image pixel, also inside tiles; other regions have zooms of their
+            own. None: chosen per word, see :mod:`clsclip.predict.zoom`.
         templates : bool
             Average the text token over prompt templates.
         regions : mapping of str to sequence of Box, or one of RegionMode
@@ -131,6 +132,8 @@ class Predictor:
             that a region gives it (Eq. 9, with the threshold left open). A word that has none is
             looked for in the whole image, also where a detector knows it and found nothing: by
             Eq. 9 its mask would be empty, and what the detector misses would be lost (ours).
+            For the same reason ``auto`` looks at the whole image outside of a detector's regions.
+            Tiles are the windows in which the whole image is looked at.
         detector : str
             Path of a detector, see :class:`clsclip.config.DetectorSettings`.
         drawn : sequence of Box
@@ -170,33 +173,39 @@ class Predictor:
             )
         rgb = to_rgb(image, contrast_limits)
         shape = (rgb.shape[0], rgb.shape[1])
-        steps = _Steps(progress, cancelled)
+        steps = Steps(progress, cancelled)
         mode = regions if isinstance(regions, str) else "none"
         self._generators.check(mode, checked, detector=detector, drawn=len(drawn) > 0)
         proposals: tuple[Proposals, ...] = ()
         if isinstance(regions, str):
             if mode != "none":
-                proposals = self._propose(rgb, checked, mode, detector, drawn, zoom, steps)
+                proposals = self._propose(rgb, checked, mode, detector, drawn, steps)
                 vouched = vouched or (len(checked) == 1 and proposals[0].drawn)
             regions = dict(zip(checked, (p.boxes for p in proposals), strict=False))
         proposed = check_regions(regions, checked, shape)
-        used = tuple(proposal.used for proposal in proposals)
+        used = [proposal.used for proposal in proposals]
         if proposed and not used:
-            used = tuple(_given(proposed.get(word, ())) for word in checked)
+            used = [_given(proposed.get(word, ())) for word in checked]
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             text = torch.stack([self._word(word, templates) for word in checked])
             anything = [self._word(ANY_OBJECT, templates)] if vouched else []
-            found = {
+            inside = {
                 k: self._in_regions(pixels, torch.stack([text[k], *anything]), boxes, steps)
                 for k, word in enumerate(checked)
                 if (boxes := proposed.get(word))
             }
-            free = [k for k in range(len(checked)) if k not in found]
-            if free:
-                anywhere = self._in_image(pixels, text[free], zoom, steps)
-                found.update(zip(free, anywhere, strict=True))
-        ordered = [found[k] for k in range(len(checked))]
+            around = {k for k in inside if proposals and proposals[k].around}
+            free = [k for k in range(len(checked)) if k not in inside or k in around]
+            whole = self._in_image(pixels, text[free], zoom, steps) if free else []
+            anywhere = dict(zip(free, whole, strict=True))
+            ordered = [
+                _joined(inside[k], anywhere.get(k)) if k in inside else anywhere[k]
+                for k in range(len(checked))
+            ]
+        for k, (_, seen_at) in enumerate(ordered):
+            if proposals and proposals[k].tiled:
+                used[k] = self._tiles(shape, seen_at)
         return Segmentation(
             probabilities=np.stack([probabilities for probabilities, _ in ordered]),
             words=checked,
@@ -205,12 +214,13 @@ class Predictor:
             zooms=tuple(seen_at for _, seen_at in ordered),
             seconds=time.perf_counter() - started,
             region_reasons=tuple(proposal.reason for proposal in proposals),
-            proposals=used,
+            proposals=tuple(used),
+            owners=_owners(inside, (len(checked), *shape)),
         )
 
     def _propose(
         self, rgb: NDArray[np.float32], words: Sequence[str], mode: RegionMode, detector: str,
-        drawn: Sequence[Box], zoom: float | None, steps: _Steps,
+        drawn: Sequence[Box], steps: Steps,
     ) -> tuple[Proposals, ...]:  # fmt: skip
         """Regions of each word."""
         boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if len(drawn) else None
@@ -220,9 +230,7 @@ class Predictor:
             for word in words:
                 steps.check()
                 proposals.append(
-                    self._generators.propose(
-                        rgb, word, mode, detector=detector, drawn=boxes, zoom=zoom
-                    )
+                    self._generators.propose(rgb, word, mode, detector=detector, drawn=boxes)
                 )
                 steps.done()
         return tuple(proposals)
@@ -237,60 +245,56 @@ class Predictor:
         return self._text_cls[key]
 
     def _in_image(
-        self, pixels: Tensor, text: Tensor, zoom: float | None, steps: _Steps
+        self, pixels: Tensor, text: Tensor, zoom: float | None, steps: Steps
     ) -> list[tuple[NDArray[np.uint8], float]]:
         """Probabilities of each word in the whole image, and the zoom that each was seen at."""
         shape = (pixels.shape[2], pixels.shape[3])
-        first = zoom or whole_image_zoom(shape, self._model.settings.image_size)
-        looks = self._look(pixels, text, first, steps)
-        found = [(_quantise(look, shape), first) for look in looks]
-        if zoom is not None:
-            return found
-        for wanted, chosen in _by_zoom(looks, first).items():
-            finer = self._look(pixels, text[chosen], wanted, steps)
-            for k, look in zip(chosen, finer, strict=True):
-                found[k] = (_quantise(look, shape), wanted)
-        return found
+        first = zoom or self.whole_image_zoom(shape)
+        looks = list(self._look(pixels, text, first, steps))
+        zooms, fresh = [first] * len(looks), set(range(len(looks)))
+        for _ in range(REFINEMENTS if zoom is None else 0):
+            finer = {k: wanted for k in fresh if (wanted := _finer(looks[k], zooms[k]))}
+            for wanted, chosen in _by_zoom(finer).items():
+                for k, look in zip(
+                    chosen, self._look(pixels, text[chosen], wanted, steps), strict=True
+                ):
+                    looks[k], zooms[k] = look, wanted
+            fresh = set(finer)
+        seen = [resize(look[None, None], shape)[0, 0] for look in looks]
+        zoomed = {k: seen_at for k, seen_at in enumerate(zooms) if seen_at > first}
+        for seen_at, chosen in _by_zoom(zoomed).items():
+            second = self._look(pixels, text[chosen], max(first, seen_at * COMPANION), steps)
+            for k, look in zip(chosen, second, strict=True):
+                seen[k] = (seen[k] + resize(look[None, None], shape)[0, 0]) / 2
+        return [(_quantise(look, shape), zoom) for look, zoom in zip(seen, zooms, strict=True)]
 
-    def _in_regions(
-        self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: _Steps
-    ) -> tuple[NDArray[np.uint8], float]:
-        """Highest probability of some words inside regions, and the median of their zooms."""
-        shape = (pixels.shape[2], pixels.shape[3])
-        size = self._model.settings.image_size
-        frames = [frame_around(box) for box in boxes]
-        total = torch.zeros(shape, device=self.device)
-        steps.expect(-(-len(boxes) // WINDOWS_PER_BATCH))
-        for start in range(0, len(boxes), WINDOWS_PER_BATCH):
-            steps.check()
-            part = slice(start, start + WINDOWS_PER_BATCH)
-            crops = torch.cat([resize(_cut(pixels, f), (size, size)) for f in frames[part]])
-            found = torch.stack(list(self._probabilities(crops, text))).amax(0)
-            for box, frame, look in zip(boxes[part], frames[part], found, strict=True):
-                near = resize(look[None, None], (frame.height, frame.width))[0, 0]
-                rows, columns = inside(box, shape)
-                seen = near[rows.start - frame.top : rows.stop - frame.top,
-                            columns.start - frame.left : columns.stop - frame.left]  # fmt: skip
-                torch.maximum(total[rows, columns], seen, out=total[rows, columns])
-            steps.done()
-        zoom = float(np.median([size / max(frame.height, frame.width) for frame in frames]))
-        return _quantise(total, shape), zoom
+    def _in_regions(self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: Steps) -> Seen:
+        """What the regions of a word show."""
+        return look_inside(
+            pixels, text, boxes, probabilities=self._probabilities,
+            size=self._model.settings.image_size, steps=steps,
+        )  # fmt: skip
 
-    def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: _Steps) -> Tensor:
+    def _tiles(self, shape: tuple[int, int], zoom: float) -> tuple[RegionUsed, ...]:
+        """The windows at a zoom; none if they are too many to be shown."""
+        boxes = window_boxes(shape, self._windows(shape, zoom))
+        if len(boxes) > MOST_REGIONS:
+            return ()
+        return tuple(RegionUsed(box, None, "tile") for box in boxes)
+
+    def _windows(self, shape: tuple[int, int], zoom: float) -> Windows:
+        """Where the network looks at an image at a zoom."""
+        settings, towers = self._model.settings, self._model.towers
+        return plan_windows(shape, zoom, settings.image_size, towers.patch_size)
+
+    def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: Steps) -> Tensor:
         """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
-        rows, columns = (max(1, round(zoom * length)) for length in pixels.shape[2:])
-        zoomed = resize(pixels, (rows, columns))
-        patch, size = self._model.towers.patch_size, self._model.settings.image_size
-        window = tuple(min(size, -(-length // patch) * patch) for length in (rows, columns))
+        plan = self._windows((pixels.shape[2], pixels.shape[3]), zoom)
+        rows, columns, corners = plan.rows, plan.columns, plan.corners
+        window = (plan.height, plan.width)
         padding = (0, max(0, window[1] - columns), 0, max(0, window[0] - rows))
-        padded = F.pad(zoomed, padding, mode="replicate")
-        overlap = int(size * OVERLAP)
-        corners = [
-            (top, left)
-            for top in window_starts(padded.shape[2], window[0], overlap)
-            for left in window_starts(padded.shape[3], window[1], overlap)
-        ]
-        weight = window_weight(window[0], window[1], overlap).to(self.device)
+        padded = F.pad(resize(pixels, (rows, columns)), padding, mode="replicate")
+        weight = window_weight(*window, plan.overlap).to(self.device)
         total = torch.zeros(len(text), *padded.shape[2:], device=self.device)
         norm = torch.zeros(padded.shape[2:], device=self.device)
         steps.expect(-(-len(corners) // WINDOWS_PER_BATCH))
@@ -322,50 +326,39 @@ def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
     )
 
 
-class _Steps:
-    """Counts steps, tells the caller, and stops when the caller wants."""
-
-    def __init__(
-        self, progress: Callable[[int, int], None] | None, cancelled: Callable[[], bool] | None
-    ) -> None:
-        self._progress, self._cancelled = progress, cancelled
-        self._done = self._total = 0
-
-    def expect(self, steps: int) -> None:
-        self._total += steps
-        self._tell()
-
-    def check(self) -> None:
-        if self._cancelled is not None and self._cancelled():
-            raise CancelledError("The segmentation was cancelled.")
-
-    def done(self) -> None:
-        self._done += 1
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+def _joined(
+    inside: Seen, anywhere: tuple[NDArray[np.uint8], float] | None
+) -> tuple[NDArray[np.uint8], float]:
+    """What is seen in regions, and outside of them in the whole image, where it was looked at."""
+    probability = inside.probability
+    if anywhere is not None:
+        whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
+        probability = probability + (1 - inside.trust) * whole
+    return _quantise(probability, (probability.shape[0], probability.shape[1])), inside.zoom
 
 
-def _by_zoom(looks: Tensor, zoom: float) -> dict[float, list[int]]:
-    """Indices of the words that want another zoom, by that zoom in steps of a quarter octave."""
-    wanted: dict[float, list[int]] = {}
-    for k, look in enumerate(looks.cpu().numpy()):
-        finer = refined_zoom(look >= DEFAULT_THRESHOLD, zoom)
-        if finer is not None:
-            rounded = float(2.0 ** (round(4 * np.log2(finer)) / 4))
-            wanted.setdefault(rounded, []).append(k)
-    return wanted
+def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:
+    """Which region each pixel of each word belongs to."""
+    if not inside:
+        return None
+    owners = np.zeros(shape, dtype=np.uint16)
+    for k, seen in inside.items():
+        owners[k] = seen.owners.cpu().numpy()
+    return owners
 
 
-def _cut(pixels: Tensor, frame: Frame) -> Tensor:
-    """A part of an image of shape (1, 3, H, W); the edge is repeated where it reaches beyond."""
-    top, left = max(frame.top, 0), max(frame.left, 0)
-    piece = pixels[..., top : frame.top + frame.height, left : frame.left + frame.width]
-    before = (left - frame.left, top - frame.top)
-    after = (frame.width - piece.shape[3] - before[0], frame.height - piece.shape[2] - before[1])
-    return F.pad(piece, (before[0], after[0], before[1], after[1]), mode="replicate")
+def _finer(look: Tensor, zoom: float) -> float | None:
+    """The zoom to go on with, in steps of a quarter octave; None: this one will do."""
+    finer = refined_zoom(look.cpu().numpy() >= DEFAULT_THRESHOLD, zoom)
+    return None if finer is None else float(2.0 ** (round(4 * np.log2(finer)) / 4))
+
+
+def _by_zoom(zooms: Mapping[int, float]) -> dict[float, list[int]]:
+    """Indices of words by their zooms, so that words of one zoom are looked for together."""
+    groups: dict[float, list[int]] = {}
+    for k, zoom in zooms.items():
+        groups.setdefault(zoom, []).append(k)
+    return groups
 
 
 def _crop(pixels: Tensor, corner: tuple[int, int], window: tuple[int, ...]) -> Tensor:

@@ -19,7 +19,7 @@ from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.regions.drawn import DrawnBoxes
 from clsclip.regions.open_vocabulary import DEFAULT_OPEN_VOCABULARY, OpenVocabularyDetector
 from clsclip.regions.region import Region, RegionGenerator
-from clsclip.regions.tiles import DEFAULT_ZOOM, Tiles
+from clsclip.regions.tiles import Tiles
 from clsclip.regions.vocabulary import Vocabulary
 from clsclip.regions.yolo import YoloDetector
 from clsclip.regions.yolo_file import YoloFile
@@ -42,10 +42,17 @@ class Proposals:
         Highest score first. Empty: a detector knows the word and sees none of it.
     reason : str
         What was chosen and why, and what it means that there are no regions; for the user.
+    tiled : bool
+        Regions are the windows in which the whole image is looked at, at a zoom that the look
+        chooses; ``regions`` is empty.
+    around : bool
+        The whole image is to be looked at too, for what lies outside of the regions.
     """
 
     regions: tuple[Region, ...]
     reason: str
+    tiled: bool = False
+    around: bool = False
 
     @property
     def boxes(self) -> list[Box]:
@@ -76,8 +83,6 @@ class Generators:
         brings.
     device : str
         As :func:`clsclip.model.device.choose_device` takes it.
-    image_size : int
-        Side of the network's input in pixels.
     open_vocabulary : str or Path
         What ``auto`` takes for words that no detector knows, if it is on this machine.
     """
@@ -87,11 +92,9 @@ class Generators:
         model: Path,
         *,
         device: str,
-        image_size: int,
         open_vocabulary: str | Path = DEFAULT_OPEN_VOCABULARY,
     ) -> None:
         self._bundled = model / DETECTOR_FOLDER
-        self._image_size = image_size
         self._default_source = str(open_vocabulary)
         self._detector = functools.lru_cache(_OPEN_DETECTORS)(
             functools.partial(open_detector, device=device)
@@ -150,7 +153,6 @@ class Generators:
         *,
         detector: str = "",
         drawn: DrawnBoxes | None = None,
-        zoom: float | None = None,
     ) -> Proposals:
         """Where to look for a word, once :meth:`check` has let the settings pass.
 
@@ -167,27 +169,29 @@ class Generators:
             See :class:`clsclip.config.DetectorSettings`.
         drawn : DrawnBoxes, optional
             Boxes on this image, for ``auto``.
-        zoom : float, optional
-            Model pixels per image pixel inside tiles; by default
-            :data:`clsclip.regions.tiles.DEFAULT_ZOOM`.
 
         Raises
         ------
         InvalidConfigError, InvalidWordError, CheckpointError, ModelUnavailableError, DeviceError
             As :meth:`check`.
         """
-        tiles = Tiles(zoom or DEFAULT_ZOOM, image_size=self._image_size)
-        choice = self._choose(word, mode, detector, drawn, tiles)
+        choice = self._choose(word, mode, detector, drawn)
+        if isinstance(choice.generator, Tiles):
+            return Proposals((), choice.reason, tiled=True)
         regions = tuple(choice.generator.propose(rgb, word))
+        around = mode == "auto" and any(region.origin in _JUDGED for region in regions)
+        if around:
+            reason = f"{choice.reason} Outside of them the whole image was looked at."
+            return Proposals(regions, reason, around=True)
         if regions:
             return Proposals(regions, choice.reason)
         return Proposals((), f"{choice.reason} It found none: the whole image was looked at.")
 
     def _choose(
-        self, word: str, mode: RegionMode, detector: str, drawn: DrawnBoxes | None, tiles: Tiles
+        self, word: str, mode: RegionMode, detector: str, drawn: DrawnBoxes | None
     ) -> Choice:
         if mode == "tiles":
-            return Choice(tiles, "Regions are overlapping tiles and the whole image.")
+            return Choice(Tiles(), "Regions are overlapping tiles and the whole image.")
         if mode == "open-vocabulary":
             chosen = self._open_vocabulary(detector or self._default_source)
             return Choice(chosen, f"Regions come from the {chosen.name}.")
@@ -201,7 +205,7 @@ class Generators:
         if self._bundled.is_dir():
             detectors.append(functools.partial(self._detector, str(self._bundled)))
         return choose(
-            word, drawn=drawn, detectors=detectors, tiles=tiles,
+            word, drawn=drawn, detectors=detectors,
             open_vocabulary=self._open_vocabulary(self._default_source),
         )  # fmt: skip
 

@@ -194,7 +194,7 @@ def _region(
     top, bottom = top + errors[0] * height, bottom + errors[1] * height
     left, right = left + errors[2] * width, right + errors[3] * width
     box = (top, left, bottom, right)
-    frame = frame_around(box)
+    frame = frame_around(box, (example.image.shape[0], example.image.shape[1]))
     quarters = int(rng.integers(4)) if example.diameter is not None else 0
     return View(
         example, size, frame.top, frame.left, frame.height, frame.width, flipped, quarters,

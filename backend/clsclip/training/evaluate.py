@@ -25,6 +25,7 @@ from clsclip.errors import InvalidConfigError
 from clsclip.instances import InstanceOptions
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.regions import Box, inside
+from clsclip.segmentation import RegionUsed
 from clsclip.training.disturb import SCALES, Change, disturb, disturb_mask
 from clsclip.training.evaluate_objects import ObjectEvaluation, ObjectFigures, require_objects
 from clsclip.training.examples import Example, Source
@@ -77,7 +78,8 @@ class EvaluateSettings(
             title="Regions",
             description="boxes: the annotated boxes are the region proposals, and are measured as "
             "masks themselves too. manual: likewise, and as if a person vouched for their words. "
-            "The others are those of the label command.",
+            "The others are those of the label command; boxes of a detector are measured as masks "
+            "too.",
         )
     )
     shuffled: bool = Field(
@@ -122,8 +124,8 @@ class Evaluation(Settings):
         description="By look of the image, seen and unseen words, and boxes taken as masks."
     )
     objects: dict[str, ObjectFigures] = Field(
-        description="With --instances: of the objects found, beside connected components, and of "
-        "the true mask parted again."
+        description="With --instances: of the objects found, beside connected components, of a "
+        "single look at the whole image, and of the true mask parted again."
     )
     seconds: float = Field(description="Time in the predictor, all images together.")
 
@@ -182,11 +184,17 @@ def evaluate(
             for name in names:
                 part = parts.setdefault(name, Scores()) if name else scores
                 part.add(question.word, predicted, truth, ignore)
-            if question.boxes:
+            regions = result.proposals[0] if result.proposals else ()
+            if settings.regions not in ("none", "tiles") and not _tiled(regions):
                 boxes = parts.setdefault("boxes as masks", Scores())
-                boxes.add(question.word, _filled(question.boxes, truth.shape), truth, ignore)
+                boxes.add(question.word, _filled(regions, truth.shape), truth, ignore)
             if settings.instances:
-                objects.add(result, settings.threshold, example.objects.get(question.word))
+                shape = (predicted.shape[0], predicted.shape[1])
+                whole = predictor.segment(
+                    disturb(example.image, settings.change), [question.asked],
+                    zoom=predictor.whole_image_zoom(shape), templates=settings.templates,
+                )  # fmt: skip
+                objects.add(result, whole, settings.threshold, example.objects.get(question.word))
             marked, pixels = marked + int(predicted.sum()), pixels + predicted.size
             tell(f"{images}: {question.asked}: IoU {scores.images[question.word][-1]:.3f}")
     return Evaluation(
@@ -289,10 +297,15 @@ def _question(
     )  # fmt: skip
 
 
-def _filled(boxes: tuple[Box, ...], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _tiled(regions: Sequence[RegionUsed]) -> bool:
+    """Whether the regions are tiles, which are no proposals of objects."""
+    return any(region.origin == "tile" for region in regions)
+
+
+def _filled(regions: Sequence[RegionUsed], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     mask = np.zeros(shape, dtype=bool)
-    for box in boxes:
-        mask[inside(box, (shape[0], shape[1]))] = True
+    for region in regions:
+        mask[inside(region.box, (shape[0], shape[1]))] = True
     return mask
 
 

@@ -36,38 +36,48 @@ class ObjectFigures(Settings):
 
 
 class ObjectEvaluation:
-    """Compares three ways to single objects with the true ones.
+    """Compares ways to single objects with the true ones.
 
     ``instances`` are those of :func:`clsclip.instances.segmented_instances`, ``connected
-    components`` the pieces of the predicted mask, and ``true mask parted`` what the watershed
-    makes of the mask of the true objects: what it costs when the mask is right.
+    components`` the pieces of the predicted mask. ``whole image, ...`` are the same of plain
+    ClsCLIP, which looks at the whole image once and zooms in on nothing. ``true mask parted`` is
+    what the watershed makes of the mask of the true objects: what it costs when the mask is right.
     """
 
     def __init__(self, options: InstanceOptions) -> None:
         self._options = options
         self._scores = {
             name: ObjectScores()
-            for name in ("instances", "connected components", "true mask parted")
-        }
+            for name in (
+                "instances", "connected components", "whole image, instances",
+                "whole image, connected components", "true mask parted",
+            )
+        }  # fmt: skip
 
     def add(
-        self, result: Segmentation, threshold: float, truth: NDArray[np.integer[Any]] | None
+        self,
+        result: Segmentation,
+        whole: Segmentation,
+        threshold: float,
+        truth: NDArray[np.integer[Any]] | None,
     ) -> None:
         """Count one image.
 
         Parameters
         ----------
-        result : Segmentation
-            Of one word.
+        result, whole : Segmentation
+            Of one word: as it was asked for, and by one look at the whole image.
         threshold : float, in (0, 1]
         truth : ndarray of int, shape (H, W), or None
             Ids of the true objects, 0 = background; None: there are none.
         """
-        labels, _ = segmented_instances(result, threshold, self._options)
-        true = np.zeros(labels.shape, dtype=np.uint8) if truth is None else truth
-        pieces = ndimage.label(result.labels(threshold))[0]
-        parted = find_instances((true > 0).astype(np.float32), options=self._options)
-        for scores, found in zip(self._scores.values(), (labels, pieces, parted), strict=True):
+        true = np.zeros(result.probabilities.shape[1:], np.uint8) if truth is None else truth
+        ways: list[NDArray[np.integer[Any]]] = []
+        for seen in (result, whole):
+            ways.append(segmented_instances(seen, threshold, self._options)[0])
+            ways.append(ndimage.label(seen.labels(threshold))[0])
+        ways.append(find_instances((true > 0).astype(np.float32), options=self._options))
+        for scores, found in zip(self._scores.values(), ways, strict=True):
             scores.add(found, true)
 
     def figures(self) -> dict[str, ObjectFigures]:
