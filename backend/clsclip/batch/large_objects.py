@@ -1,9 +1,9 @@
 """Single objects of an image that is too large to hold: each has one id, wherever blocks end.
 
 Objects are told apart block by block, with a halo around each block. An object belongs to the
-block that holds its centre, and that block draws all of it, also beyond its border. If one of its
-objects reaches the edge of what was read, more is read around the block, until all are seen as a
-whole. Ours.
+block that holds its centre, and that block draws all of it, also beyond its border. The halo grows
+until it is twice as wide as the objects in the block, which are then seen with what touches them.
+Ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from clsclip.segmentation import Segmentation
 FEATURES_FILE: Final = "features.csv"
 OBJECTS_FILE: Final = "objects.jsonl"
 
-CORE: Final = 2048
+CORE: Final = 1536
 """Rows and columns of a block."""
 
 HALO: Final = 128
@@ -140,23 +140,49 @@ class ObjectNumbering:
             result = Segmentation(planes, self._words, "", "", (1.0,) * len(self._words), 0.0)
             found, features = segmented_instances(result, self._threshold, self._options)
             drawn: NDArray[np.uint32] = self._labels[seen.read]
-            own = self._own(seen, found, features, drawn)
-            cut = own[self._reaches_edge(seen, features)[own]]
-            if not len(cut):
+            if halo >= WIDEST_HALO or self._well_seen(seen, features, halo):
                 break
-            if halo >= WIDEST_HALO:
-                place = [int(features[side][cut[0]]) for side in ("top", "left")]
-                row, column = (
-                    part.start + offset for part, offset in zip(seen.read, place, strict=True)
-                )
-                raise InvalidImageError(
-                    f"An object of '{features['class'][cut[0]]}' at row {row}, column {column} "
-                    f"reaches more than {WIDEST_HALO} pixels beyond its block; objects of this "
-                    "size cannot be told apart in an image that is labelled block by block. Leave "
-                    "--instances out, or label a smaller --level of the image."
-                )
             halo = min(2 * halo, WIDEST_HALO)
+        own = self._own(seen, found, features, drawn)
+        cut = own[self._reaches_edge(seen, features)[own]]
+        if len(cut):
+            place = [int(features[side][cut[0]]) for side in ("top", "left")]
+            row, column = (
+                part.start + offset for part, offset in zip(seen.read, place, strict=True)
+            )
+            raise InvalidImageError(
+                f"An object of '{features['class'][cut[0]]}' at row {row}, column {column} "
+                f"reaches more than {WIDEST_HALO} pixels beyond its block; objects of this "
+                "size cannot be told apart in an image that is labelled block by block. Leave "
+                "--instances out, or label a smaller --level of the image."
+            )
         return self._draw(seen, found, features, own, drawn, planes)
+
+    def _well_seen(self, seen: Block, features: dict[str, NDArray[Any]], halo: int) -> bool:
+        """Whether all objects of the core are seen as a whole, and enough around them.
+
+        What touches an object can decide where it ends, so the halo is twice its extent at least.
+        """
+        touches = self._touches_core(seen, features)
+        if not touches.any():
+            return True
+        if self._reaches_edge(seen, features)[touches].any():
+            return False
+        down, across = (
+            (features[last] - features[first])[touches].max()
+            for first, last in (("top", "bottom"), ("left", "right"))
+        )
+        return bool(halo >= 2 * max(down, across))
+
+    def _touches_core(self, seen: Block, features: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        rows, columns = seen.inner
+        touches: NDArray[np.bool_] = (
+            (features["top"] < rows.stop)
+            & (features["bottom"] > rows.start)
+            & (features["left"] < columns.stop)
+            & (features["right"] > columns.start)
+        )
+        return touches
 
     def _own(
         self, seen: Block, found: NDArray[Any], features: dict[str, NDArray[Any]],
@@ -175,14 +201,10 @@ class ObjectNumbering:
             (rows.start <= centre_row) & (centre_row < rows.stop)
             & (columns.start <= centre_column) & (centre_column < columns.stop)
         )  # fmt: skip
-        touches = (
-            (features["top"] < rows.stop) & (features["bottom"] > rows.start)
-            & (features["left"] < columns.stop) & (features["right"] > columns.start)
-        )  # fmt: skip
         before = (centre_row < rows.start) | (
             (centre_row < rows.stop) & (centre_column < columns.start)
         )
-        lost = touches & before & ~self._reaches_edge(seen, features)
+        lost = self._touches_core(seen, features) & before & ~self._reaches_edge(seen, features)
         ids = features["label"]
         if not len(ids):
             return np.zeros(0, np.intp)

@@ -22,20 +22,17 @@ from clsclip.image_sources import ImageSource
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.strips import Strip
 from clsclip.predict.transforms import to_rgb
-from clsclip.predict.zoom import object_diameter
+from clsclip.predict.zoom import GOOD_DIAMETER, object_diameter
 from clsclip.segmentation import Segmentation, lowest_foreground
 
-OVERVIEW_SIDE: Final = 1024
+OVERVIEW_SIDE: Final = 512
 """Longest side of the overview."""
 
-SAMPLES: Final = 6
+SAMPLES: Final = 4
 """Full-resolution samples that are looked at to choose the zoom."""
 
 SAMPLE_SIDE: Final = 512
 """Rows and columns of a sample."""
-
-CONTAINED: Final = 0.5
-"""Part of a sample's side up to which objects are seen as a whole in it."""
 
 STRIP_VALUES: Final = 32 * 2**20
 """Probabilities of all words that a pass may hold."""
@@ -70,10 +67,9 @@ def choose_looks(
 ) -> Looks:
     """The contrast and each word's zoom, from an overview and some full-resolution samples.
 
-    The rule of :mod:`clsclip.predict.zoom` is asked about samples where the overview shows most
-    structure. Where a word's objects fit into a sample, the median of its zooms there counts. A
-    word whose objects are larger, or that no sample shows, gets the zoom of the overview if that
-    shows it, else the samples' median: what an image without the word would get.
+    The rule of :mod:`clsclip.predict.zoom` is asked about the overview. A word whose objects are
+    too small there, or are not found, gets the median of what the rule says about full-resolution
+    samples where the overview shows most structure; those that show the word count, if any does.
 
     Parameters
     ----------
@@ -95,11 +91,17 @@ def choose_looks(
         return Looks(limits, (zoom,) * len(words))
     step = -(-max(source.shape) // OVERVIEW_SIDE)
     whole = predictor.segment(overview, words, contrast_limits=limits, templates=templates)
-    samples = [
-        predictor.segment(source.read(part), words, contrast_limits=limits, templates=templates)
-        for part in _samples(to_rgb(overview, limits).mean(axis=2), source.shape)
-    ]
-    return Looks(limits, tuple(_zoom_of_word(k, whole, step, samples) for k in range(len(words))))
+    seen = [_seen_well(whole, k) for k in range(len(words))]
+    zooms = [zoom / step for zoom in whole.zooms]
+    if not all(seen):
+        near = [
+            predictor.segment(source.read(part), words, contrast_limits=limits, templates=templates)
+            for part in _samples(to_rgb(overview, limits).mean(axis=2), source.shape)
+        ]
+        for k in range(len(words)):
+            if not seen[k]:
+                zooms[k] = _zoom_of_samples(near, k)
+    return Looks(limits, tuple(zooms))
 
 
 class LargeSegmenter:
@@ -236,17 +238,16 @@ def _samples(grey: NDArray[np.float32], shape: tuple[int, int]) -> list[Region]:
     return [cut[int(candidates[int(place)])].core for place in chosen]
 
 
-def _zoom_of_word(
-    k: int, overview: Segmentation, step: int, samples: Sequence[Segmentation]
-) -> float:
-    contained = []
-    for sample in samples:
-        width = object_diameter(_foreground(sample, k))
-        if width is not None and width <= CONTAINED * SAMPLE_SIDE:
-            contained.append(sample.zooms[k])
-    if not contained and _foreground(overview, k).any():
-        return overview.zooms[k] / step
-    zooms = sorted(contained or [sample.zooms[k] for sample in samples])
+def _seen_well(overview: Segmentation, k: int) -> bool:
+    """Whether an overview shows the objects of a word as large as the network likes them."""
+    width = object_diameter(_foreground(overview, k))
+    return width is not None and width * overview.zooms[k] >= GOOD_DIAMETER
+
+
+def _zoom_of_samples(samples: Sequence[Segmentation], k: int) -> float:
+    """The median zoom of a word, of the samples that show it if any does."""
+    showing = [sample for sample in samples if _foreground(sample, k).any()]
+    zooms = sorted(sample.zooms[k] for sample in showing or samples)
     return zooms[len(zooms) // 2]
 
 
