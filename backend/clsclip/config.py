@@ -130,6 +130,32 @@ class SegmentSettings(Settings):
     )
 
 
+class LargeImageSettings(Settings):
+    """Large images."""
+
+    large_from: int = Field(
+        4096 * 4096,
+        title="Large from",
+        description="Pixels; images with more are labelled block by block, in bounded memory, "
+        "into OUTPUT/<stem>.zarr, which napari opens without reading all of it.",
+        ge=1,
+    )
+    chunk: int = Field(
+        1024,
+        title="Chunk",
+        description="Side of the chunks of that zarr in pixels; also the rows that are labelled, "
+        "and recorded as done, together.",
+        ge=16,
+        le=4096,
+    )
+    level: int = Field(
+        0,
+        title="Resolution level",
+        description="Of OME-Zarr and of TIFF pyramids; 0 is the full resolution.",
+        ge=0,
+    )
+
+
 class DetectorSettings(Settings):
     """Which detector may propose regions."""
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tifffile import imread, imwrite
 
 from clsclip import Predictor
-from clsclip.batch.folder import write_labels
+from clsclip.batch.files import write_labels
 from clsclip.cli.label import main
 from clsclip.instances import InstanceOptions, segmented_instances
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
@@ -14,6 +15,7 @@ from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.config import (
     DeviceSettings,
     InstanceSettings,
+    LargeImageSettings,
     RegionSettings,
     SegmentSettings,
     ThresholdSettings,
@@ -21,9 +23,17 @@ from clsclip.config import (
 from clsclip.errors import ClsClipError
 from clsclip.wire import parse_words
 
+if TYPE_CHECKING:
+    from clsclip.batch.large import BlockProgress
+
 
 class LabelSettings(
-    SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings, DeviceSettings
+    SegmentSettings,
+    RegionSettings,
+    ThresholdSettings,
+    InstanceSettings,
+    LargeImageSettings,
+    DeviceSettings,
 ):
     """Segmentation."""
 
@@ -34,16 +44,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: all files labelled; 1: some failed, see the manifest; 2: nothing was started.
+        0: all files labelled; 1: some failed, see the manifest; 2: nothing was started; 130:
+        interrupted, the same command goes on.
     """
     parser = argparse.ArgumentParser(
         prog="napari-clsclip-label",
         description="Label images with the objects that words name. Writes OUTPUT/<stem>.tif "
         "(uint16 class ids, 0 = background), OUTPUT/classes.csv and OUTPUT/manifest.csv. With "
-        "--instances every object has an id of its own, and OUTPUT/<stem>.features.csv lists them.",
+        "--instances every object has an id of its own, and OUTPUT/<stem>.features.csv lists them. "
+        "Very large images become OUTPUT/<stem>.zarr. After an interruption, the same command "
+        "goes on.",
     )
     parser.add_argument("--version", action="version", version=clsclip.__version__)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="Files or folders.")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT",
+        help="Image files, zarr folders, or folders of these.",
+    )  # fmt: skip
     parser.add_argument(
         "--words", required=True, help="What to segment: one word or several, with commas."
     )
@@ -56,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ClsClipError as error:
         print(f"napari-clsclip-label: {error.message}", file=sys.stderr)  # noqa: T201
         return 2
+    except KeyboardInterrupt:
+        again = "Give the same command again to go on."
+        print(f"napari-clsclip-label: interrupted. {again}", file=sys.stderr)  # noqa: T201
+        return 130
 
 
 def _label(args: argparse.Namespace) -> int:
@@ -69,22 +89,61 @@ def _label(args: argparse.Namespace) -> int:
     targets = label_targets(files, args.output, overwrite=args.overwrite)
     predictor = Predictor(settings.model, device=settings.device)
     predictor.check_proposals(words, settings.regions, settings.detector)
-    failed = objects = 0
+    failed = skipped = objects = 0
+    bar = _BlockBar()
     outcomes = label_files(
         predictor, targets, words, args.output,
         threshold=settings.threshold, zoom=settings.zoom, templates=settings.templates,
         regions=settings.regions, detector=settings.detector,
         instances=InstanceOptions.of(settings) if settings.instances else None,
+        large=LargeImageSettings(
+            large_from=settings.large_from, chunk=settings.chunk, level=settings.level
+        ),
+        overwrite=args.overwrite, progress=bar,
     )  # fmt: skip
     for outcome in tqdm(outcomes, total=len(files), unit="image"):
+        bar.close()
         objects += outcome.objects or 0
+        skipped += outcome.status == "skipped"
         if outcome.status == "failed":
             failed += 1
             tqdm.write(f"{outcome.file}: {outcome.error}", file=sys.stderr)
     done = len(files) - failed
+    before = f" ({skipped} of them before)" if skipped else ""
     found = f", {objects} objects" if settings.instances else ""
-    print(f"{done} of {len(files)} images labelled in {args.output}{found}")  # noqa: T201
+    print(f"{done} of {len(files)} images labelled in {args.output}{before}{found}")  # noqa: T201
     return 1 if failed else 0
+
+
+class _BlockBar:
+    """A progress bar on standard error for the blocks of one large image."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[NoReturn] | None = None  # it iterates over nothing
+        self._stage = ""
+
+    def __call__(self, file: Path, blocks: BlockProgress) -> None:
+        bar = self._bar
+        if bar is None or self._stage != blocks.stage:
+            self.close()
+            if blocks.skipped:
+                tqdm.write(
+                    f"{file}: {blocks.skipped} of {blocks.total} blocks are done already and are "
+                    "skipped.",
+                    file=sys.stderr,
+                )
+            title = file.name if blocks.stage == "segment" else f"{file.name}: objects"
+            self._stage = blocks.stage
+            bar = self._bar = tqdm(
+                desc=title, total=blocks.total, initial=blocks.skipped, unit="block", leave=False
+            )
+        bar.update(blocks.done - bar.n)
+
+    def close(self) -> None:
+        """End the bar of this image."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from clsclip.model.registry import find_model
 from clsclip.predict.aggregation import Seen, look_inside
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
-from clsclip.predict.tiling import Windows, plan_windows, window_boxes, window_weight
+from clsclip.predict.strips import WindowNetwork
+from clsclip.predict.tiling import OVERLAP, Windows, plan_windows, window_boxes, window_weight
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
@@ -217,6 +218,32 @@ class Predictor:
             proposals=tuple(used),
             owners=_owners(inside, (len(checked), *shape)),
         )
+
+    def window_network(self, words: Sequence[str], *, templates: bool = True) -> WindowNetwork:
+        """The network with some words, for passes over images that are too large to hold.
+
+        Parameters
+        ----------
+        words, templates
+            As :meth:`segment` takes them.
+
+        Raises
+        ------
+        InvalidWordError
+        """
+        with torch.inference_mode(), _device_faults(self.device):
+            text = torch.stack([self._word(word, templates) for word in check_words(tuple(words))])
+
+        def probabilities(crops: Tensor) -> Sequence[Tensor]:
+            with torch.inference_mode(), _device_faults(self.device):
+                return list(self._probabilities(crops, text))
+
+        size = self._model.settings.image_size
+        return WindowNetwork(
+            image_size=size, patch_size=self._model.towers.patch_size,
+            overlap=int(size * OVERLAP), batch=WINDOWS_PER_BATCH, device=self.device,
+            probabilities=probabilities,
+        )  # fmt: skip
 
     def _propose(
         self, rgb: NDArray[np.float32], words: Sequence[str], mode: RegionMode, detector: str,
