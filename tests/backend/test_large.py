@@ -34,9 +34,10 @@ def test_blocks_of_words_at_several_zooms_equal_one_look(
     """At most one step of 1/255 apart, at very few pixels: the order of float32 sums."""
     monkeypatch.setattr(large, "STRIP_VALUES", 10_000)
     image = rng.integers(0, 4000, (250, 700), dtype=np.uint16)
-    words, zooms, limits = ["nucleus", "cell", "dog"], (1.0, 0.5, 1.0), (100.0, 3000.0)
+    words, limits = ["nucleus", "cell", "dog"], (100.0, 3000.0)
+    passes = ((1.0,), (0.5,), (1.0, 0.5))
     found = np.full((3, *image.shape), -1)
-    looks = Looks(limits, zooms)
+    looks = Looks(limits, passes)
     with LargeSegmenter(predictor, source_of(image), words, looks, chunk=64) as segmenter:
         assert segmenter.blocks.grid == (4, 3)
         order = segmenter.in_order()
@@ -45,9 +46,12 @@ def test_blocks_of_words_at_several_zooms_equal_one_look(
             for region, probabilities in segmenter.segment(block):
                 assert max(probabilities.shape[1:]) <= 64
                 found[(slice(None), *region)] = probabilities
-    for k, (word, zoom) in enumerate(zip(words, zooms, strict=True)):
-        whole = predictor.segment(image, [word], zoom=zoom, contrast_limits=limits)
-        difference = np.abs(found[k] - whole.probabilities[0].astype(int))
+    for k, (word, zooms) in enumerate(zip(words, passes, strict=True)):
+        whole = [
+            predictor.segment(image, [word], zoom=zoom, contrast_limits=limits).probabilities[0]
+            for zoom in zooms
+        ]
+        difference = np.abs(found[k] - np.mean(whole, axis=0))
         assert difference.max() <= 1
         assert (difference > 0).mean() < 0.01
 
