@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,9 +61,21 @@ def test_proposed_regions_are_measured_as_the_predictor_segments(
     for mode in ("none", "auto", "tiles"):
         settings = {"data": str(coco), "regions": mode, "model": str(plus_model), "threshold": 0.5}
         result = evaluate(EvaluateSettings.model_validate(settings))
-        assert result.parts == {}  # no annotated boxes beside it
+        assert result.parts == {}  # no boxes beside it
         found[mode] = result.foreground
-    assert found["auto"] == found["tiles"] != found["none"]  # its detector knows neither word
+    assert found["auto"] == found["tiles"] == found["none"]  # its detector knows neither word
+    detector = tmp_path / "detector"
+    shutil.copytree(plus_model / "detector", detector)
+    description = (detector / "detector.json").read_text()
+    renamed = description.replace('"cat"', '"cup"').replace('"dog"', '"car"')
+    (detector / "detector.json").write_text(renamed)
+    result = evaluate(
+        EvaluateSettings(
+            data=str(coco), regions="detector", detector=str(detector), model=str(plus_model)
+        )
+    )
+    assert set(result.parts) == {"boxes as masks"}
+    assert result.parts["boxes as masks"].images == 2 * result.images
     missing = str(tmp_path / "no")
     with pytest.raises(CheckpointError, match="There is no detector at"):
         evaluate(EvaluateSettings(data=str(coco), regions="detector", detector=missing))

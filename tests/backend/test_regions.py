@@ -184,3 +184,5 @@ def test_regions_of_words_that_are_not_asked_for_are_refused(predictor: Predicto
     image = np.zeros((60, 80), np.uint8)
     with pytest.raises(InvalidConfigError, match="regions for 'dog', which is not among"):
         predictor.segment(image, ["cell"], regions={"dog": [(0.0, 0.0, 9.0, 9.0)]})
+    with pytest.raises(InvalidConfigError, match="65536 regions for 'cell'; at most 65535"):
+        predictor.segment(image, ["cell"], regions={"cell": [(0.0, 0.0, 9.0, 9.0)] * 65536})

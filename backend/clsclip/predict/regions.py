@@ -21,6 +21,9 @@ MARGIN: Final = 0.15
 SMALLEST: Final = 8
 """Side of a frame in pixels below which there is nothing to see."""
 
+MOST_BOXES: Final = 2**16 - 1
+"""Regions of a word: as many as the owners of pixels have ids."""
+
 ANY_OBJECT: Final = "object"
 """The word for whatever a region shows (ours). It learns from the masks of all seen words."""
 
@@ -57,13 +60,19 @@ def check_regions(
     Raises
     ------
     InvalidConfigError
-        If a region's word is not asked for, or a box shows nothing of the image.
+        If a region's word is not asked for, a box shows nothing of the image, or a word has too
+        many.
     """
     for word, boxes in regions.items():
         if word not in words:
             raise InvalidConfigError(
                 f"There are regions for '{word}', which is not among the words asked for "
                 f"({', '.join(words)}). Ask for it too, or leave its regions out."
+            )
+        if len(boxes) > MOST_BOXES:
+            raise InvalidConfigError(
+                f"There are {len(boxes)} regions for '{word}'; at most {MOST_BOXES} can be told "
+                "apart. Leave some out."
             )
         for box in boxes:
             top, left, bottom, right = box
