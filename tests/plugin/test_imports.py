@@ -24,7 +24,13 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("module", ["_layers", "_predicted_plane", "_supervisor", "_segment_job"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "_layers", "_predicted_plane", "_supervisor", "_segment_job", "_drawn_boxes",
+        "_object_planes",
+    ],
+)  # fmt: skip
 def test_logic_loads_neither_qt_nor_napari(module: str) -> None:
     code = f"""
 import sys
