@@ -136,11 +136,12 @@ class ResultLayers:
                 segmentation.model_version,
                 threshold,
             )
+            self._remember(layer, plane, predicted, request)
             self._viewer.add_layer(layer)
         else:
             predicted.write_first(plane.index.view(layer.data))
+            self._remember(layer, plane, predicted, request)
             layer.refresh(extent=False)
-        self._remember(layer, plane, predicted, request)
         self._latest = weakref.ref(layer)
         self._viewer.layers.selection.active = layer
         return layer
@@ -311,9 +312,7 @@ def _import_ahead() -> None:
 
 def _identity(plane: Plane, words: tuple[str, ...], model: str) -> tuple[Any, ...]:
     """What planes of one layer have in common, beside image and weights."""
-    where = plane.placement
-    return (words, model, plane.index.shape, plane.index.hidden, plane.level,
-            tuple(where.scale), tuple(where.translate))  # fmt: skip
+    return (words, model, plane.index.shape, plane.index.hidden, plane.level, plane.origin)
 
 
 def _holds_user_pixels(layer: Labels, result: _Result, index: PlaneIndex) -> bool:
