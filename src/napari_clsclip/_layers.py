@@ -192,6 +192,8 @@ class Plane:
         Name of the layer.
     channels : Hashable
         Which channels became red, green and blue; None if the image is taken as it is.
+    origin : tuple of N int or None
+        Where ``source`` begins in the layer's image, if it is only a part of that.
     """
 
     source: Any
@@ -202,6 +204,7 @@ class Plane:
     placement: Placement
     image: str
     channels: Hashable = None
+    origin: tuple[int, ...] | None = None
 
     def read(self) -> NDArray[Any]:
         """Compute the plane. Call it outside the Qt thread: a lazy image may take long.

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QPushButton, QWidget
 from clsclip.config import DEFAULT_MIN_OVERLAP, LinkSettings
 from clsclip.errors import CancelledError, ClsClipError
 from napari_clsclip._link_job import LinkJob, hidden_axes, linked_layer
+from napari_clsclip._result_looks import METADATA_KEY
 
 POLL_MILLISECONDS: Final = 100
 
@@ -26,6 +27,8 @@ _TOOLTIP: Final = (
 
 class LinkRow(QWidget):
     """Button and smallest overlap; shown while a label layer with planes is the active one.
+
+    Results whose values are classes instead of single objects do not count.
 
     Parameters
     ----------
@@ -99,4 +102,9 @@ class LinkRow(QWidget):
 
     def _follow_active_layer(self) -> None:
         layer = self._viewer.layers.selection.active
-        self.setVisible(self.busy or (isinstance(layer, Labels) and layer.ndim > 2))
+        self.setVisible(self.busy or (isinstance(layer, Labels) and _may_hold_objects(layer)))
+
+
+def _may_hold_objects(layer: Labels) -> bool:
+    """Whether a layer has planes, and is not a result that holds classes."""
+    return layer.ndim > 2 and "classes" not in layer.metadata.get(METADATA_KEY, {})

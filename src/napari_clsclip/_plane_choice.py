@@ -169,6 +169,7 @@ def _cropped(region: Plane) -> Plane:
         source=_Crop(region.source, index.index),
         index=PlaneIndex(parts, index.displayed, tuple(shape)),
         placement=region.placement.moved(np.array(start, dtype=np.float64)),
+        origin=start,
     )
 
 

@@ -121,7 +121,8 @@ class PlanesRun:
     @property
     def done(self) -> bool:
         """Whether the run has ended."""
-        return self._cancelled or self._error is not None or (self._job.done and not self._again)
+        ended = self.nothing_to_do or self._cancelled or self._error is not None
+        return ended or (self._job.done and not self._again)
 
     def take(self, *, all_of_them: bool = False) -> None:
         """Put planes that are finished into the layer.

@@ -39,16 +39,13 @@ class Identity:
     shape: tuple[int, ...]
     hidden: tuple[int, ...]
     level: int
-    place: tuple[tuple[float, ...], tuple[float, ...]]
+    origin: tuple[int, ...] | None
 
 
 def identity_of(plane: Plane, words: tuple[str, ...], model: str, objects: bool) -> Identity:
     """What a plane has in common with others of its layer."""
-    where = plane.placement
-    place = (tuple(where.scale.tolist()), tuple(where.translate.tolist()))
-    return Identity(
-        words, model, objects, plane.index.shape, plane.index.hidden, plane.level, place
-    )
+    index = plane.index
+    return Identity(words, model, objects, index.shape, index.hidden, plane.level, plane.origin)
 
 
 @dataclass(frozen=True)

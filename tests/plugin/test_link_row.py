@@ -9,6 +9,7 @@ import dask.array
 import numpy as np
 import pytest
 from napari import Viewer
+from napari.layers import Labels
 from napari.utils.notifications import notification_manager
 from numpy.testing import assert_allclose, assert_array_equal
 from pytestqt.qtbot import QtBot
@@ -73,6 +74,9 @@ def test_shown_only_for_label_layers_with_planes(row: tuple) -> None:
     assert link.isHidden()
     viewer.layers.selection.active = stack
     assert not link.isHidden()
+    classes = Labels(np.zeros((3, 8, 8), int), metadata={"clsclip": {"classes": {1: "cell"}}})
+    viewer.add_layer(classes)
+    assert link.isHidden()
 
 
 def test_overlap_is_that_of_the_form(row: tuple, qtbot: QtBot) -> None:

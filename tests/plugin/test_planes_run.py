@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -33,10 +34,14 @@ class Backend:
     def __init__(self, stub: Stub) -> None:
         self.version = "v1"
         self.count = 0
+        self.limit: int | None = None
+        self.go_on = threading.Event()
         stub.replies["POST"] = self.reply
 
     def reply(self, path: str, body: bytes) -> tuple[int, str, bytes]:
         self.count += 1
+        if self.count == self.limit:
+            self.go_on.wait(20)
         values = np.full((1, *SHAPE), 255, np.uint8)
         values[0, 0, 0] = self.count
         answer = Segmentation(values, ("cell",), "mini", self.version, (1.0,), 0.1)
@@ -108,10 +113,12 @@ def test_other_settings_or_contrast_are_another_question(
 def test_changed_weights_begin_anew_in_a_layer_of_their_own(
     viewer: ViewerModel, image: Image, begin: Run, backend: Backend
 ) -> None:
+    backend.limit = 3
     first = begin()
-    eventually(lambda: (first.take(), first.ended >= 2)[1])
+    eventually(lambda: (first.take(), first.ended == 2)[1])
     first.cancel()
-    first.take(all_of_them=True)
+    backend.limit = None
+    backend.go_on.set()
     old = viewer.layers["cell"]
     kept = old.data.copy()
     backend.version = "v2"
