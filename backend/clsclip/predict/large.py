@@ -91,10 +91,12 @@ def choose_looks(
     """
     if source.pixels == 0:
         raise InvalidImageError(f"The image has no pixels (shape {source.shape}).")
+    if zoom is not None:
+        fixed = source.dtype == np.uint8 or source.dtype.kind == "b"  # whatever the values are
+        seen_part = source.read((slice(0, 1),) * 2) if fixed else source.overview(OVERVIEW_SIDE)
+        return Looks(_contrast_limits(seen_part), ((zoom,),) * len(words))
     overview = source.overview(OVERVIEW_SIDE)
     limits = _contrast_limits(overview)
-    if zoom is not None:
-        return Looks(limits, ((zoom,),) * len(words))
     step = -(-max(source.shape) // OVERVIEW_SIDE)
     whole = predictor.segment(overview, words, contrast_limits=limits, templates=templates)
     seen = [_seen_well(whole, k) for k in range(len(words))]
