@@ -53,7 +53,7 @@ def test_blocks_of_words_at_several_zooms_equal_one_look(
         ]
         difference = np.abs(found[k] - np.mean(whole, axis=0))
         assert difference.max() <= 1
-        assert (difference > 0).mean() < 0.01
+        assert (difference > 0.5).mean() < 0.01  # half a step is the rounding of the mean
 
 
 def scene(shape: tuple[int, int], radius: int, rng: np.random.Generator) -> NDArray[np.uint8]:
