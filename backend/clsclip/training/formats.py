@@ -102,7 +102,7 @@ def read_labels(file: Path) -> NDArray[np.integer[Any]]:
     ------
     FileError
     """
-    labels = read_image(file)
+    labels = read_image(file, indices=True)
     if labels.ndim != 2 or labels.dtype.kind not in "bui":
         raise FileError(
             f"'{file}' is no label image: its shape is {labels.shape} and its dtype "

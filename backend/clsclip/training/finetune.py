@@ -1,0 +1,422 @@
+"""Teach a model a word from a few corrected images, and find out whether it got better (ours).
+
+The projections L^i and the decoder move, CLIP stays frozen. Views of the corrected images are mixed
+with what the older model says about other words (:mod:`clsclip.training.replay`). Some images are
+held out: by them the best state of the run is chosen, and the new version is promoted or not.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from clsclip.config import DEFAULT_MODEL, Settings
+from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
+from clsclip.model.checkpoint import load_model, save_run_model, write_atomically
+from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import read_config
+from clsclip.model.device import choose_device
+from clsclip.model.registry import find_model
+from clsclip.predict.predictor import Predictor
+from clsclip.regions.detector_config import DETECTOR_FOLDER
+from clsclip.training.checks import Best, Checks
+from clsclip.training.corrections import read_corrections
+from clsclip.training.fit import trained_parts
+from clsclip.training.footprint import require_memory
+from clsclip.training.holdout import Figures, Question, judge, measure, scene_questions, split
+from clsclip.training.lesson_loss import LessonLoss
+from clsclip.training.lessons import Lesson, Lessons
+from clsclip.training.loop import cosine_rate, train
+from clsclip.training.prefetch import prefetch
+from clsclip.training.replay import Memory
+from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, BudgetSettings, Clock, Run
+from clsclip.training.run_state import Outcome, locked, read_state, write_state
+from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
+from clsclip.words import canonical
+
+REPORT_FILE: Final = "report.json"
+
+VIEWS_PER_EPOCH: Final = 16
+"""Views of each image in one pass."""
+
+FIRST_PART: Final = 0.75
+"""Part of the run with smaller, cheaper views."""
+
+FIRST_SIZE: Final = 0.64
+"""Side of those views, as a part of the side of what the network reads at once."""
+
+QUESTIONS_PER_WORD: Final = 6
+"""Drawn scenes by which each old word is measured."""
+
+REMEMBERED: Final = 32
+"""Views of full size by which the model remembers what it knew; more of the smaller ones."""
+
+
+class FinetuneSettings(BudgetSettings):
+    """What a model is to learn from corrected images."""
+
+    images: str = Field(title="Images", description="Folder of images.")
+    labels: str = Field(
+        title="Labels",
+        description="Folder of label images (PNG or TIFF, integers) of the same names: nonzero = "
+        "the word, or class ids with a classes.csv (id,name) beside them.",
+    )
+    word: str = Field(
+        "",
+        title="Word",
+        description="The word to learn. With a classes.csv: some of its classes, with commas; "
+        "empty: all of them.",
+    )
+    model: str = Field(
+        DEFAULT_MODEL, title="Model", description="Name or path of the model to go on from."
+    )
+    ignore: int | None = Field(
+        None,
+        title="Ignore",
+        description="Value of label pixels for which nobody vouches; without it, a person vouches "
+        "for the background too.",
+    )
+    minutes: float = Field(
+        1.5, title="Minutes", description="Longest training time; it may end earlier.", gt=0
+    )
+    epochs: float = Field(
+        0,
+        title="Epochs",
+        description=f"Passes over the images with {VIEWS_PER_EPOCH} views of each, instead of "
+        "minutes; 0: by time.",
+        ge=0,
+    )
+    holdout: float = Field(
+        0.2,
+        title="Hold out",
+        description="Part of the images that is not learnt from, but shows whether the new version "
+        "is better; at least one of three or more images. 0: none, and no promotion.",
+        ge=0,
+        lt=1,
+    )
+    most_lost: float = Field(
+        0.05,
+        title="Most lost",
+        description="IoU that an old word may lose on drawn scenes for the new version to be "
+        "promoted.",
+        ge=0,
+        le=1,
+    )
+    batch_size: int = Field(
+        4,
+        title="Batch size",
+        description="Views that go through the network together at its full input size; more of "
+        "the smaller views in the first part of the run.",
+        ge=2,
+    )
+    accumulate: int = Field(
+        1,
+        title="Accumulate",
+        description="Batches whose gradients are averaged for one optimizer step.",
+        ge=1,
+    )
+    replay: float = Field(
+        0.5,
+        title="Replay",
+        description="Part of the views by which the model remembers what it knew.",
+        ge=0,
+        lt=1,
+    )
+    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
+    description: str = Field("", title="Description", description="One line for lists of models.")
+
+
+class Report(Settings):
+    """Content of ``report.json``."""
+
+    model: str = Field(description="The model that was gone on from.")
+    model_version: str
+    words: tuple[str, ...]
+    before: Figures
+    after: Figures
+    promoted: bool
+    reason: str
+    held_out: tuple[str, ...] = Field(description="Names of the images that were held out.")
+    learnt_from: int = Field(description="Number of images that were learnt from.")
+    steps: int
+    best_step: int = Field(description="Step whose weights were kept.")
+    seconds: float = Field(description="All in all, over all sessions of the run.")
+
+
+def finetune(
+    settings: FinetuneSettings,
+    output: Path,
+    *,
+    resume: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Train, compare with the older model, and make the run directory a model directory.
+
+    ``state.json`` says at any time how the run stands, see
+    :func:`clsclip.training.run_state.read_state`.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+    output : Path
+        Run directory.
+    resume : bool
+        Go on with the run that is there. One that is done is left as it is.
+    tell : callable
+        Takes a line of progress now and then.
+    cancelled : callable
+        Asked between steps; an answer of True ends the run with what is best so far.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    BusyError
+        If another process trains into the directory.
+    FileError, InvalidConfigError, CheckpointError, UnknownModelError, ModelUnavailableError
+        For corrections, settings, runs or models that cannot be used.
+    DeviceError
+        If the device is not there or has too little memory.
+    DivergedError
+        If the loss is not finite.
+    CancelledError
+        If it was cancelled before there was anything to keep.
+    """
+    with locked(output):
+        session = _Session(output, tell, cancelled)
+        before = read_state(output)
+        if before is not None and before.state == "done" and resume:
+            tell(f"The run in '{output}' is over.")
+            return Report.model_validate_json((output / REPORT_FILE).read_bytes())
+        if before is not None and not resume and not (output / STATE_FILE).exists():
+            for name in (RUN_FILE, METRICS_FILE):  # it never came to a checkpoint: start anew
+                (output / name).unlink(missing_ok=True)
+        run = Run(output, settings, resume=resume)
+        if before is not None and resume:
+            session.earlier = before.seconds
+        session.write("running")
+        try:
+            report = _finetune(settings, run, session)
+        except CancelledError as error:
+            session.write("cancelled", error.message)
+            raise
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            shortage = DeviceError(
+                "The memory ran out in training. Give a smaller --batch-size (with --accumulate "
+                "for as many views per step), or choose another --device."
+            )
+            session.write("failed", shortage.message)
+            raise shortage from error
+        except Exception as error:
+            known = isinstance(error, ClsClipError)
+            session.write("failed", str(error) if known else f"{type(error).__name__}: {error}")
+            raise
+        session.write("cancelled" if cancelled() else "done", report.reason)
+        return report
+
+
+@dataclass
+class _Session:
+    """What one process does for a run: it reports, may be cancelled, and measures its time."""
+
+    output: Path
+    tell: Callable[[str], None]
+    cancelled: Callable[[], bool]
+    earlier: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Time worked on the run, over all its sessions."""
+        return self.earlier + time.monotonic() - self.started
+
+    def write(self, state: Outcome, reason: str = "") -> None:
+        write_state(self.output, state, reason, self.seconds)
+
+    def check(self) -> None:
+        if self.cancelled():
+            raise CancelledError(
+                "The training was cancelled before there was anything to keep. --resume goes on."
+            )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How many views of which size a step takes.
+
+    Attributes
+    ----------
+    settings : FinetuneSettings
+    size : int
+        Side in pixels of what the network reads at once.
+    patch : int
+        p, which sides are multiples of.
+    """
+
+    settings: FinetuneSettings
+    size: int
+    patch: int
+
+    @property
+    def first_size(self) -> int:
+        """Side of the smaller views."""
+        return max(1, round(FIRST_SIZE * self.size / self.patch)) * self.patch
+
+    def side(self, part: float) -> int:
+        """Side of the views once ``part`` (0 to 1) of the run is over."""
+        return self.first_size if part < FIRST_PART else self.size
+
+    def views(self, side: int) -> tuple[int, int]:
+        """Views of corrected images and remembered ones per batch."""
+        count = round(self.settings.batch_size * (self.size / side) ** 2)
+        remembered = min(round(count * self.settings.replay), count - 1)
+        return count - remembered, remembered
+
+    def remembered(self, side: int) -> int:
+        """Views to remember by."""
+        return round(REMEMBERED * (self.size / side) ** 2)
+
+    def budget(self, images: int) -> FinetuneSettings:
+        """The settings with steps, where epochs are asked for."""
+        if not self.settings.epochs:
+            return self.settings
+        first, full = (self.views(side)[0] for side in (self.first_size, self.size))
+        views = self.settings.accumulate * (FIRST_PART * first + (1 - FIRST_PART) * full)
+        steps = math.ceil(self.settings.epochs * VIEWS_PER_EPOCH * images / views)
+        return self.settings.model_copy(update={"steps": steps})
+
+
+def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
+    lesson = Taught(
+        images=settings.images, labels=settings.labels, word=settings.word, ignore=settings.ignore
+    ).absolute()
+    words, corrections = read_corrections(
+        Path(lesson.images), Path(lesson.labels), lesson.word, lesson.ignore
+    )
+    learnt, held_out = split(corrections, settings.holdout, settings.seed)
+    device = choose_device(settings.device)
+    folder = find_model(settings.model)
+    taught = earlier_lessons(read_config(folder))
+    earlier = read_earlier(taught, words, session.tell)
+    session.check()
+    predictor = Predictor(settings.model, device=settings.device)
+    version = predictor.version
+    model = load_model(folder).to(device)
+    if device.type == "cpu":
+        model.towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
+    size = model.settings.image_size
+    plan = _Plan(settings, size, model.towers.patch_size)
+    for side in (plan.first_size, size):
+        require_memory(model, sum(plan.views(side)), side, device)
+    questions = scene_questions(words, size, QUESTIONS_PER_WORD)
+    questions += [
+        Question(word, correction.example, zoom=None)
+        for known, corrected in earlier
+        for word in known
+        for correction in corrected[:QUESTIONS_PER_WORD]
+    ]
+    names = _names(words, settings.word)
+    before = measure(predictor, held_out, names, questions, session.check)
+    session.tell(f"before: {before.describe()}")
+
+    older = ClsClip(model.towers, model.settings).to(device).requires_grad_(False).eval()
+    older.load_state_dict(model.head_state(), strict=False)
+    trained = trained_parts(model).train()
+    best = Best(trained)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
+    clock = run.load_state({"head": trained, "best": best}, optimizer)
+    seed = (settings.seed, clock.step)
+    budget = plan.budget(len(learnt))
+    checks = Checks(
+        run, trained, best, optimizer, predictor=predictor, held_out=held_out, words=names,
+        questions=questions, before=before, most_lost=settings.most_lost, budget=budget,
+        cancelled=session.cancelled, tell=session.tell, saved=lambda: session.write("running"),
+    )  # fmt: skip
+    if clock.part(budget) < 1 and not best.stalled:
+        loss = LessonLoss(
+            model,
+            lambda side: Memory(
+                older, Lessons(learnt, words, size, np.random.default_rng((*seed, 1))),
+                [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
+                count=plan.remembered(side), size=side, rng=np.random.default_rng((*seed, 3)),
+                check=session.check,
+            ),
+            lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
+        )  # fmt: skip
+        lessons = Lessons(learnt, words, size, np.random.default_rng(seed))
+        train(
+            run, {"head": trained, "best": best}, optimizer, clock,
+            _batches(lessons, plan, budget, clock), loss, settings=budget,
+            rate=lambda part: cosine_rate(part, warm_up=0.05), tell=session.tell,
+            accumulate=settings.accumulate, report_steps=10, over=checks,
+        )  # fmt: skip
+    trained.load_state_dict(best.weights.state_dict())
+    predictor.replace_head(best.weights.state_dict(), "new")
+    after = measure(predictor, held_out, names, questions)
+    session.tell(f"after: {after.describe()}")
+    promoted, reason = judge(before, after, settings.most_lost)
+    report = Report(
+        model=settings.model, model_version=version, words=tuple(names.values()), before=before,
+        after=after, promoted=promoted, reason=reason,
+        held_out=tuple(correction.name for correction in held_out), learnt_from=len(learnt),
+        steps=clock.step, best_step=int(best.step), seconds=round(session.seconds, 1),
+    )  # fmt: skip
+    _save(model.cpu(), folder, run.path, settings, report, (*taught, lesson))
+    session.tell(reason)
+    return report
+
+
+def _batches(
+    lessons: Lessons, plan: _Plan, budget: FinetuneSettings, clock: Clock
+) -> Iterator[Lesson]:
+    """Endless lessons, prepared ahead by one thread."""
+
+    def draw() -> Lesson:
+        side = plan.side(clock.part(budget))
+        return lessons.draw(plan.views(side)[0], side)
+
+    return prefetch(draw, 2)
+
+
+def _names(words: Sequence[str], typed: str) -> dict[str, str]:
+    """The canonical words, and how a person typed them or the table of classes has them."""
+    spelled = {canonical(part): " ".join(part.split()) for part in typed.split(",")}
+    return {word: spelled.get(word, word) for word in words}
+
+
+def _save(
+    model: ClsClip, origin: Path, output: Path, settings: FinetuneSettings, report: Report,
+    taught: Sequence[Taught],
+) -> None:  # fmt: skip
+    """Write model and report; a CLIP and a detector inside the older model come along."""
+    base = read_config(origin).base
+    inside = origin / base.source
+    recipe = {
+        **settings.model_dump(mode="json"), "start": str(origin), "steps": report.steps,
+        TAUGHT: [lesson.model_dump() for lesson in taught],
+    }  # fmt: skip
+    save_run_model(
+        model, output, source=base.source, revision=base.revision, training=recipe,
+        description=settings.description or f"Taught {', '.join(report.words)}",
+        clip=inside if inside.is_dir() else None,
+    )  # fmt: skip
+    try:
+        if (origin / DETECTOR_FOLDER).is_dir():
+            shutil.copytree(origin / DETECTOR_FOLDER, output / DETECTOR_FOLDER, dirs_exist_ok=True)
+        write_atomically(output / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise FileError(
+            f"'{output}' cannot be written ({error}). Free space there and go on with --resume."
+        ) from error
