@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from clsclip.predict.predictor import Predictor
 from clsclip.training.corrections import Correction
-from clsclip.training.holdout import Figures, Question, known_words, lost, measure
+from clsclip.training.holdout import Figures, Question, lost, measure
 from clsclip.training.run import BudgetSettings, Clock, Run
 
-CHECKS: Final = 8
+CHECKS: Final = 7
 """Looks at the model in a run."""
 
 COSTLIEST: Final = 0.2
@@ -132,8 +132,7 @@ class Checks:
         self._run, self._trained, self._best, self._optimizer = run, trained, best, optimizer
         self._predictor, self._words = predictor, words
         self._held_out = held_out[:LOOKED_AT]
-        known = known_words(before)
-        self._questions = [question for question in questions if question.word in known]
+        self._questions = questions
         self._before, self._most_lost, self._budget = before, most_lost, budget
         self._cancelled, self._tell, self._saved = cancelled, tell, saved
         self._looked_part: float | None = None

@@ -32,7 +32,7 @@ from clsclip.training.checks import Best, Checks
 from clsclip.training.corrections import read_corrections
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
-from clsclip.training.holdout import Figures, Question, judge, measure, scene_questions, split
+from clsclip.training.holdout import Figures, Question, judge, known_questions, measure, split
 from clsclip.training.lesson_loss import LessonLoss
 from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
@@ -54,8 +54,8 @@ FIRST_PART: Final = 0.75
 FIRST_SIZE: Final = 0.64
 """Side of those views, as a part of the side of what the network reads at once."""
 
-QUESTIONS_PER_WORD: Final = 6
-"""Drawn scenes by which each old word is measured."""
+REPEATED: Final = 6
+"""Images of an earlier lesson by which its words are measured."""
 
 REMEMBERED: Final = 32
 """Views of full size by which the model remembers what it knew; more of the smaller ones."""
@@ -320,12 +320,13 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     plan = _Plan(settings, size, model.towers.patch_size)
     for side in (plan.first_size, size):
         require_memory(model, sum(plan.views(side)), side, device)
-    questions = scene_questions(words, size, QUESTIONS_PER_WORD)
+    questions = known_questions(predictor, words, size, session.check)
+    known = tuple(dict.fromkeys(question.word for question in questions))
     questions += [
         Question(word, correction.example, zoom=None)
         for known, corrected in earlier
         for word in known
-        for correction in corrected[:QUESTIONS_PER_WORD]
+        for correction in corrected[:REPEATED]
     ]
     names = _names(words, settings.word)
     before = measure(predictor, held_out, names, questions, session.check)
@@ -350,8 +351,8 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
             lambda side: Memory(
                 older, Lessons(learnt, words, size, np.random.default_rng((*seed, 1))),
                 [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
-                count=plan.remembered(side), size=side, rng=np.random.default_rng((*seed, 3)),
-                check=session.check,
+                known=known, count=plan.remembered(side), size=side,
+                rng=np.random.default_rng((*seed, side)), check=session.check,
             ),
             lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
         )  # fmt: skip

@@ -16,7 +16,7 @@ from clsclip.predict.predictor import Predictor
 from clsclip.training.corrections import Correction
 from clsclip.training.examples import Example
 from clsclip.training.metrics import Scores
-from clsclip.training.scenes import Scenes, biology
+from clsclip.training.scenes import biology, microscopy_scene
 
 FEWEST: Final = 3
 """Images from which on some are held out."""
@@ -24,8 +24,14 @@ FEWEST: Final = 3
 SCENE_SEED: Final = 2**31 + 1
 """Seed of the scenes to measure old words on, which no training draws."""
 
-KNOWN: Final = 0.3
+KNOWN: Final = 0.15
 """IoU on drawn scenes from which on the older model is said to know a word."""
+
+PROBES: Final = 3
+"""Scenes per word to find that out."""
+
+QUESTIONS: Final = 12
+"""Scenes per known word to measure what it loses."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Figures(Settings):
     """Figures of one version of a model, in [0, 1].
 
     ``miou``, ``fb_iou`` and ``per_word`` are of the held-out images, as the predictor with its
-    automatic zoom segments them; ``old_words`` of drawn scenes that no training draws.
+    automatic zoom segments them; ``old_words`` of words that the older model knows, on drawn
+    scenes that no training draws, and of those it was taught, on the images of that lesson.
     """
 
     miou: float | None = Field(description="Mean over the learnt words; null: nothing held out.")
@@ -67,8 +74,7 @@ class Figures(Settings):
 
     def describe(self) -> str:
         """One line for people."""
-        old = {word: self.old_words[word] for word in known_words(self)}
-        figures = {word: each.miou for word, each in {**self.per_word, **old}.items()}
+        figures = {word: each.miou for word, each in {**self.per_word, **self.old_words}.items()}
         shown = (f"{word} {miou:.3f}" for word, miou in figures.items() if miou is not None)
         return f"IoU {', '.join(shown) or 'of nothing'}"
 
@@ -112,29 +118,43 @@ def _rank(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
 
-def scene_questions(words: Sequence[str], image_size: int, count: int) -> list[Question]:
-    """Questions about words of microscopy that are not learnt now, in drawn scenes.
+def known_questions(
+    predictor: Predictor,
+    learnt: Sequence[str],
+    image_size: int,
+    check: Callable[[], None] = lambda: None,
+) -> list[Question]:
+    """Questions in drawn scenes about those words of microscopy that a model knows.
 
     Parameters
     ----------
-    words : sequence of str
-        Words that are learnt now.
+    predictor : Predictor
+        Of the older model.
+    learnt : sequence of str
+        Words that are learnt now, and so not asked.
     image_size : int
         Side in pixels of what the network reads at once, and of the scenes.
-    count : int
-        Questions per word.
+    check : callable
+        Called before every image; may raise.
     """
-    missing = dict.fromkeys((word for word in biology.WORDS if word not in words), count)
-    scenes = Scenes(SCENE_SEED, size=image_size)
+    words = [word for word in biology.WORDS if word not in learnt]
+    found = measure(predictor, (), {}, scene_questions(words, image_size, PROBES), check)
+    known = [word for word, each in found.old_words.items() if (each.miou or 0.0) >= KNOWN]
+    return scene_questions(known, image_size, QUESTIONS)
+
+
+def scene_questions(words: Sequence[str], image_size: int, count: int) -> list[Question]:
+    """About ``count`` questions per word in drawn scenes, the same ones every time."""
+    missing = dict.fromkeys(words, count)
     questions: list[Question] = []
     for index in range(40 * count):
-        example = scenes[index]
+        if not any(missing.values()):
+            break
+        example = microscopy_scene(np.random.default_rng((SCENE_SEED, index)), image_size)
         for word in sorted(example.present):
             if missing.get(word, 0):
                 missing[word] -= 1
                 questions.append(Question(word, example, zoom=1.0))
-        if not any(missing.values()):
-            break
     return questions
 
 
@@ -189,27 +209,19 @@ def _figures(scores: Scores) -> WordFigures:
     return WordFigures(miou=round(scores.miou, 4), fb_iou=round(scores.fb_iou, 4))
 
 
-def known_words(before: Figures) -> tuple[str, ...]:
-    """Old words that the older model finds on drawn scenes."""
-    return tuple(
-        word for word, figures in before.old_words.items() if (figures.miou or 0.0) >= KNOWN
-    )
-
-
 def lost(before: Figures, after: Figures) -> tuple[float, str]:
-    """Largest loss of IoU of an old word that the older model knows, and that word.
+    """Largest loss of IoU of an old word, and that word.
 
     Returns
     -------
     float
-        0 or above; 0 where it knows none.
+        0 or above; 0 where there is none.
     str
         Empty where nothing is lost.
     """
     losses = [
         ((before.old_words[word].miou or 0.0) - (after.old_words[word].miou or 0.0), word)
-        for word in known_words(before)
-        if word in after.old_words
+        for word in before.old_words
     ]
     worst = max(losses, default=(0.0, ""))
     return worst if worst[0] > 0 else (0.0, "")

@@ -22,7 +22,7 @@ from clsclip.predict.regions import ANY_OBJECT
 from clsclip.training.crops import View, random_view, relight
 from clsclip.training.lessons import Lessons
 from clsclip.training.prompts import Prompts
-from clsclip.training.scenes import Scenes, biology
+from clsclip.training.scenes import Scenes, biology, microscopy_scene
 from clsclip.training.tokenizer import EVERYDAY_WORDS
 
 QUESTIONS: Final = 3
@@ -30,6 +30,15 @@ QUESTIONS: Final = 3
 
 SCENE_SHARE: Final = 0.6
 """Share of drawn scenes among remembered views; the others show corrected images."""
+
+KNOWN_SHARE: Final = 0.8
+"""Share of scenes that show a word that the older model knows, where it knows some."""
+
+_TRIES: Final = 12
+"""Scenes drawn at most to find such a one."""
+
+_SCENE_SIZE: Final = 256
+"""Side of a drawn scene in pixels."""
 
 EARLIER_SHARE: Final = 0.6
 """Share of images of earlier lessons among those that are not drawn, where there are such."""
@@ -85,6 +94,8 @@ class Memory:
         Views of the corrected images.
     earlier : sequence of Lessons
         Views of images by which the older model was taught other words, as far as at hand.
+    known : sequence of str
+        Words of microscopy that the older model finds: scenes that show them are preferred.
     count, size : int
         Number of views, and their side S in pixels.
     rng : numpy Generator
@@ -98,6 +109,7 @@ class Memory:
         learnt: Lessons,
         earlier: Sequence[Lessons],
         *,
+        known: Sequence[str] = (),
         count: int,
         size: int,
         rng: np.random.Generator,
@@ -108,11 +120,11 @@ class Memory:
         self._prompts = Prompts(model, rng)
         self._others = [w for w in (*EVERYDAY_WORDS, *Scenes.words) if w not in learnt.words]
         self._likely = [w for w in biology.WORDS if w not in learnt.words]
-        scenes = Scenes(int(rng.integers(2**31)))
+        self._known = frozenset(known)
         found = []
         for start in range(0, count, _CHUNK):
             check()
-            views = [self._view(scenes) for _ in range(start, min(start + _CHUNK, count))]
+            views = [self._view() for _ in range(start, min(start + _CHUNK, count))]
             found.append(self._answered(views))
         self._pixels, self._shallow, self._text, self._answers = map(
             torch.cat, zip(*found, strict=True)
@@ -127,11 +139,11 @@ class Memory:
             self._answers[views, asked],
         )  # fmt: skip
 
-    def _view(self, scenes: Scenes) -> _Remembered:
+    def _view(self) -> _Remembered:
         """A view of a scene, of a corrected image, or of an earlier one."""
         rng = self._rng
         if rng.random() < SCENE_SHARE:
-            view = random_view(scenes[int(rng.integers(len(scenes)))], self._size, rng)
+            view = self._scene_view()
             return _Remembered(view.image(rng), self._asked_of_scene(view), drawn=True)
         lessons = self._learnt
         if self._earlier and rng.random() < EARLIER_SHARE:
@@ -143,6 +155,17 @@ class Memory:
         asked += [self._other() for _ in range(QUESTIONS - len(asked))]
         return _Remembered(relight(view.pixels(), False, rng), tuple(asked), drawn=False)
 
+    def _scene_view(self) -> View:
+        """A view of a scene, of one with a known word more often than not."""
+        rng = self._rng
+        wanted = self._known if rng.random() < KNOWN_SHARE else frozenset[str]()
+        for _ in range(_TRIES):
+            scene = microscopy_scene(rng, _SCENE_SIZE)
+            view = random_view(scene, self._size, rng)
+            if not wanted or any(view.visible(word) for word in wanted & scene.present):
+                break
+        return view
+
     def _asked_of_scene(self, view: View) -> tuple[str, ...]:
         """A learnt word, and others that are there as far as possible."""
         rng, learnt = self._rng, self._learnt.words
@@ -150,12 +173,14 @@ class Memory:
         if view.region is not None:
             asked.append(ANY_OBJECT)
         shown = sorted(w for w in view.example.masks if view.visible(w) and w not in learnt)
-        asked += [str(word) for word in rng.permutation(shown)[: QUESTIONS - len(asked)]]
+        order = sorted(map(str, rng.permutation(shown)), key=lambda w: w not in self._known)
+        asked += order[: QUESTIONS - len(asked)]
         return (*asked, *(self._other() for _ in range(QUESTIONS - len(asked))))
 
     def _other(self) -> str:
-        """A word that is not learnt now, of microscopy half of the time."""
-        pool = self._likely if self._rng.random() < 0.5 else self._others
+        """A word that is not learnt now: a known one, one of microscopy, or any."""
+        pools = [self._others, self._others, self._likely, sorted(self._known) or self._likely]
+        pool = pools[int(self._rng.integers(len(pools)))]
         return pool[int(self._rng.integers(len(pool)))]
 
     @torch.no_grad()
