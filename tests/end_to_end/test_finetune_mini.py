@@ -22,8 +22,6 @@ def crosses(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         y, x = rows - row - down, columns - column - right
         angles = (turn, turn + np.pi / 2)
         along, across = (np.abs(np.cos(a) * y + np.sin(a) * x) for a in angles)
-            np.abs(np.cos(turn + k) * y + np.sin(turn + k) * x) for k in (0, np.pi / 2)
-        )
         arm = rng.uniform(26, 34)
         cross = (np.minimum(along, across) < arm / 4) & (np.maximum(along, across) < arm)
         here = cross if rng.random() < 0.6 else np.hypot(y, x) < arm / 2

@@ -20,7 +20,8 @@ from clsclip.model.checkpoint import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate
-from clsclip.training.finetune import FinetuneSettings, finetune
+from clsclip.training.finetune import finetune
+from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.fit import FitSettings, fit
 from clsclip.training.pretrain import PretrainSettings, pretrain
 

@@ -33,6 +33,12 @@ PATIENCE: Final = 4
 GAIN: Final = 0.003
 """Rise of IoU from which on a run has not stalled."""
 
+MIXTURES: Final = (0.85, 0.7, 0.55, 0.4)
+"""Parts of the way from the older to the best weights that are tried."""
+
+ENOUGH: Final = 0.92
+"""Part of the gain on held-out images that such a mixture must keep."""
+
 
 class Best(nn.Module):
     """The best state so far; part of every checkpoint.
@@ -173,3 +179,53 @@ class Checks:
         )  # fmt: skip
         suffers = f" ('{word}')" if word else ""
         self._tell(f"step {clock.step}: {found.describe()}; most lost {loss:.3f}{suffers}")
+
+
+def mildest(
+    predictor: Predictor,
+    older: Mapping[str, Tensor],
+    best: Mapping[str, Tensor],
+    held_out: Sequence[Correction],
+    words: Mapping[str, str],
+    before: Figures,
+) -> tuple[float, dict[str, Tensor]]:
+    """Go back towards the older weights as far as the new words hardly suffer (ours).
+
+    A mixture of old and new weights keeps more of what the old ones knew than it loses of what
+    the new ones learnt.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Its head is replaced.
+    older, best : mapping of str to Tensor
+        Weights of the heads.
+    held_out, words, before
+        See :func:`clsclip.training.holdout.measure`.
+
+    Returns
+    -------
+    float, above 0 to 1
+        Part of the way from the older to the best weights.
+    dict of str to Tensor
+        The mixture.
+
+    References
+    ----------
+    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+    """
+    wanted = float("inf")
+    for part in (1.0, *MIXTURES):
+        mixed = {name: torch.lerp(older[name], best[name], part) for name in best}
+        predictor.replace_head(mixed, f"part {part}")
+        found = measure(predictor, held_out[:LOOKED_AT], words, ())
+        if found.miou is None or before.miou is None:
+            return part, mixed
+        if part == 1.0:
+            chosen = (part, mixed)
+            wanted = before.miou + ENOUGH * (found.miou - before.miou)
+        elif found.miou >= wanted:
+            chosen = (part, mixed)
+        else:
+            break
+    return chosen

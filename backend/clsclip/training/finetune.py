@@ -7,7 +7,6 @@ held out: by them the best state of the run is chosen, and the new version is pr
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +16,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from pydantic import Field
 
-from clsclip.config import DEFAULT_MODEL, Settings
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
 from clsclip.model.checkpoint import load_model, save_run_model, write_atomically
 from clsclip.model.clsclip import ClsClip
@@ -28,128 +25,26 @@ from clsclip.model.device import choose_device
 from clsclip.model.registry import find_model
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
-from clsclip.training.checks import Best, Checks
+from clsclip.training.checks import Best, Checks, mildest
 from clsclip.training.corrections import read_corrections
+from clsclip.training.finetune_settings import FinetuneSettings, Plan, Report
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
-from clsclip.training.holdout import Figures, Question, judge, known_questions, measure, split
+from clsclip.training.holdout import Question, judge, known_questions, measure, split
 from clsclip.training.lesson_loss import LessonLoss
 from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.replay import Memory
-from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, BudgetSettings, Clock, Run
+from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, Clock, Run
 from clsclip.training.run_state import Outcome, locked, read_state, write_state
 from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
 from clsclip.words import canonical
 
 REPORT_FILE: Final = "report.json"
 
-VIEWS_PER_EPOCH: Final = 16
-"""Views of each image in one pass."""
-
-FIRST_PART: Final = 0.75
-"""Part of the run with smaller, cheaper views."""
-
-FIRST_SIZE: Final = 0.64
-"""Side of those views, as a part of the side of what the network reads at once."""
-
 REPEATED: Final = 6
 """Images of an earlier lesson by which its words are measured."""
-
-REMEMBERED: Final = 32
-"""Views of full size by which the model remembers what it knew; more of the smaller ones."""
-
-
-class FinetuneSettings(BudgetSettings):
-    """What a model is to learn from corrected images."""
-
-    images: str = Field(title="Images", description="Folder of images.")
-    labels: str = Field(
-        title="Labels",
-        description="Folder of label images (PNG or TIFF, integers) of the same names: nonzero = "
-        "the word, or class ids with a classes.csv (id,name) beside them.",
-    )
-    word: str = Field(
-        "",
-        title="Word",
-        description="The word to learn. With a classes.csv: some of its classes, with commas; "
-        "empty: all of them.",
-    )
-    model: str = Field(
-        DEFAULT_MODEL, title="Model", description="Name or path of the model to go on from."
-    )
-    ignore: int | None = Field(
-        None,
-        title="Ignore",
-        description="Value of label pixels for which nobody vouches; without it, a person vouches "
-        "for the background too.",
-    )
-    minutes: float = Field(
-        1.5, title="Minutes", description="Longest training time; it may end earlier.", gt=0
-    )
-    epochs: float = Field(
-        0,
-        title="Epochs",
-        description=f"Passes over the images with {VIEWS_PER_EPOCH} views of each, instead of "
-        "minutes; 0: by time.",
-        ge=0,
-    )
-    holdout: float = Field(
-        0.2,
-        title="Hold out",
-        description="Part of the images that is not learnt from, but shows whether the new version "
-        "is better; at least one of three or more images. 0: none, and no promotion.",
-        ge=0,
-        lt=1,
-    )
-    most_lost: float = Field(
-        0.05,
-        title="Most lost",
-        description="IoU that an old word may lose on drawn scenes for the new version to be "
-        "promoted.",
-        ge=0,
-        le=1,
-    )
-    batch_size: int = Field(
-        4,
-        title="Batch size",
-        description="Views that go through the network together at its full input size; more of "
-        "the smaller views in the first part of the run.",
-        ge=2,
-    )
-    accumulate: int = Field(
-        1,
-        title="Accumulate",
-        description="Batches whose gradients are averaged for one optimizer step.",
-        ge=1,
-    )
-    replay: float = Field(
-        0.5,
-        title="Replay",
-        description="Part of the views by which the model remembers what it knew.",
-        ge=0,
-        lt=1,
-    )
-    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
-    description: str = Field("", title="Description", description="One line for lists of models.")
-
-
-class Report(Settings):
-    """Content of ``report.json``."""
-
-    model: str = Field(description="The model that was gone on from.")
-    model_version: str
-    words: tuple[str, ...]
-    before: Figures
-    after: Figures
-    promoted: bool
-    reason: str
-    held_out: tuple[str, ...] = Field(description="Names of the images that were held out.")
-    learnt_from: int = Field(description="Number of images that were learnt from.")
-    steps: int
-    best_step: int = Field(description="Step whose weights were kept.")
-    seconds: float = Field(description="All in all, over all sessions of the run.")
 
 
 def finetune(
@@ -252,52 +147,6 @@ class _Session:
             )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How many views of which size a step takes.
-
-    Attributes
-    ----------
-    settings : FinetuneSettings
-    size : int
-        Side in pixels of what the network reads at once.
-    patch : int
-        p, which sides are multiples of.
-    """
-
-    settings: FinetuneSettings
-    size: int
-    patch: int
-
-    @property
-    def first_size(self) -> int:
-        """Side of the smaller views."""
-        return max(1, round(FIRST_SIZE * self.size / self.patch)) * self.patch
-
-    def side(self, part: float) -> int:
-        """Side of the views once ``part`` (0 to 1) of the run is over."""
-        return self.first_size if part < FIRST_PART else self.size
-
-    def views(self, side: int) -> tuple[int, int]:
-        """Views of corrected images and remembered ones per batch."""
-        count = round(self.settings.batch_size * (self.size / side) ** 2)
-        remembered = min(round(count * self.settings.replay), count - 1)
-        return count - remembered, remembered
-
-    def remembered(self, side: int) -> int:
-        """Views to remember by."""
-        return round(REMEMBERED * (self.size / side) ** 2)
-
-    def budget(self, images: int) -> FinetuneSettings:
-        """The settings with steps, where epochs are asked for."""
-        if not self.settings.epochs:
-            return self.settings
-        first, full = (self.views(side)[0] for side in (self.first_size, self.size))
-        views = self.settings.accumulate * (FIRST_PART * first + (1 - FIRST_PART) * full)
-        steps = math.ceil(self.settings.epochs * VIEWS_PER_EPOCH * images / views)
-        return self.settings.model_copy(update={"steps": steps})
-
-
 def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
     lesson = Taught(
         images=settings.images, labels=settings.labels, word=settings.word, ignore=settings.ignore
@@ -317,7 +166,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     if device.type == "cpu":
         model.towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     size = model.settings.image_size
-    plan = _Plan(settings, size, model.towers.patch_size)
+    plan = Plan(settings, size, model.towers.patch_size)
     for side in (plan.first_size, size):
         require_memory(model, sum(plan.views(side)), side, device)
     questions = known_questions(predictor, words, size, session.check)
@@ -363,8 +212,11 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
             rate=lambda part: cosine_rate(part, warm_up=0.05), tell=session.tell,
             accumulate=settings.accumulate, report_steps=10, over=checks,
         )  # fmt: skip
-    trained.load_state_dict(best.weights.state_dict())
-    predictor.replace_head(best.weights.state_dict(), "new")
+    part, weights = mildest(
+        predictor, older.head_state(), best.weights.state_dict(), held_out, names, before
+    )
+    trained.load_state_dict(weights)
+    predictor.replace_head(weights, "new")
     after = measure(predictor, held_out, names, questions)
     session.tell(f"after: {after.describe()}")
     promoted, reason = judge(before, after, settings.most_lost)
@@ -372,7 +224,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
         model=settings.model, model_version=version, words=tuple(names.values()), before=before,
         after=after, promoted=promoted, reason=reason,
         held_out=tuple(correction.name for correction in held_out), learnt_from=len(learnt),
-        steps=clock.step, best_step=int(best.step), seconds=round(session.seconds, 1),
+        steps=clock.step, best_step=int(best.step), part=part, seconds=round(session.seconds, 1),
     )  # fmt: skip
     _save(model.cpu(), folder, run.path, settings, report, (*taught, lesson))
     session.tell(reason)
@@ -380,7 +232,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
 
 
 def _batches(
-    lessons: Lessons, plan: _Plan, budget: FinetuneSettings, clock: Clock
+    lessons: Lessons, plan: Plan, budget: FinetuneSettings, clock: Clock
 ) -> Iterator[Lesson]:
     """Endless lessons, prepared ahead by one thread."""
 

@@ -24,10 +24,10 @@ FEWEST: Final = 3
 SCENE_SEED: Final = 2**31 + 1
 """Seed of the scenes to measure old words on, which no training draws."""
 
-KNOWN: Final = 0.15
+KNOWN: Final = 0.05
 """IoU on drawn scenes from which on the older model is said to know a word."""
 
-PROBES: Final = 3
+PROBES: Final = 4
 """Scenes per word to find that out."""
 
 QUESTIONS: Final = 12
