@@ -173,8 +173,8 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     known = tuple(dict.fromkeys(question.word for question in questions))
     questions += [
         Question(word, correction.example, zoom=None)
-        for known, corrected in earlier
-        for word in known
+        for shown, corrected in earlier
+        for word in shown
         for correction in corrected[:REPEATED]
     ]
     names = _names(words, settings.word)
@@ -201,7 +201,8 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
                 older, Lessons(learnt, words, size, np.random.default_rng((*seed, 1))),
                 [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
                 known=known, count=plan.remembered(side), size=side,
-                rng=np.random.default_rng((*seed, side)), check=session.check,
+                rng=np.random.default_rng((*seed, side)),
+                check=lambda: None if int(best.step) else session.check(),
             ),
             lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
         )  # fmt: skip
@@ -255,7 +256,7 @@ def _save(
 ) -> None:  # fmt: skip
     """Write model and report; a CLIP and a detector inside the older model come along."""
     base = read_config(origin).base
-    inside = origin / base.source
+    inside = origin / base.source  # or a folder elsewhere, which stays there
     recipe = {
         **settings.model_dump(mode="json"), "start": str(origin), "steps": report.steps,
         TAUGHT: [lesson.model_dump() for lesson in taught],
@@ -263,7 +264,7 @@ def _save(
     save_run_model(
         model, output, source=base.source, revision=base.revision, training=recipe,
         description=settings.description or f"Taught {', '.join(report.words)}",
-        clip=inside if inside.is_dir() else None,
+        clip=inside if inside.is_dir() and inside.parent == origin else None,
     )  # fmt: skip
     try:
         if (origin / DETECTOR_FOLDER).is_dir():
