@@ -254,10 +254,10 @@ def test_too_little_memory(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a megabyte."""
+    """A file system of eight megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
         pytest.skip("this user may not mount a small file system")
     yield folder
@@ -267,7 +267,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(
     command: list[str], small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (small_disk / "other").write_bytes(bytes(900_000))
+    (small_disk / "other").write_bytes(bytes(8 * 2**20 - 100_000))
     command = [*command, "--output", str(small_disk / "run")]
     assert main(command) == 1
     assert "No space left on device" in capsys.readouterr().err
@@ -279,20 +279,25 @@ def test_a_full_disk(
     assert state(small_disk / "run").state == "done"
 
 
+@pytest.mark.slow
 def test_killed_resumed_cancelled_resumed(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     run, checkpoint = tmp_path / "run", tmp_path / "run" / "state.safetensors"
     command = [*command, "--epochs", "60"]
 
     def start(*more: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "clsclip.cli.train", *command, *more],
             env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        request.addfinalizer(process.wait)
+        request.addfinalizer(process.kill)
+        return process
 
     process = start()
-    eventually(checkpoint.exists)
+    eventually(checkpoint.exists, 5 * PATIENCE)
     assert state(run).state == "running"
     assert main([*command, "--resume"]) == 1
     assert "Another process trains into" in capsys.readouterr().err
@@ -303,9 +308,9 @@ def test_killed_resumed_cancelled_resumed(
 
     written = checkpoint.stat().st_mtime_ns
     process = start("--resume")
-    eventually(lambda: checkpoint.stat().st_mtime_ns != written)
+    eventually(lambda: checkpoint.stat().st_mtime_ns != written, 5 * PATIENCE)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 130
+    assert process.wait(5 * PATIENCE) == 130
     assert state(run).state == "cancelled"
     report = json.loads((run / "report.json").read_text())
     assert 0 < report["best_step"] <= report["steps"]

@@ -189,6 +189,8 @@ def _write_model(
 
 
 def _unwritable(folder: Path, error: Exception) -> FileError:
+    if isinstance(error, shutil.Error):  # of copying a folder: a list of (from, to, why)
+        error = OSError(error.args[0][0][2])
     return FileError(
         f"A model cannot be written into '{folder}' ({error}). Free space there, or choose another "
         "folder."

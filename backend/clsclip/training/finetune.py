@@ -92,13 +92,13 @@ def finetune(
     with locked(output):
         session = _Session(output, tell, cancelled)
         before = read_state(output)
-        if before is not None and before.state == "done" and resume:
-            tell(f"The run in '{output}' is over.")
-            return Report.model_validate_json((output / REPORT_FILE).read_bytes())
         if before is not None and not resume and not (output / STATE_FILE).exists():
             for name in (RUN_FILE, METRICS_FILE):  # it never came to a checkpoint: start anew
                 (output / name).unlink(missing_ok=True)
         run = Run(output, settings, resume=resume)
+        if before is not None and before.state == "done" and resume:
+            tell(f"The run in '{output}' is over.")
+            return Report.model_validate_json((output / REPORT_FILE).read_bytes())
         if before is not None and resume:
             session.earlier = before.seconds
         session.write("running")

@@ -16,7 +16,7 @@ from clsclip.training.losses import mask_loss, recall_loss, seen_loss
 from clsclip.training.prompts import Prompts
 from clsclip.training.replay import Memory
 
-RECALL_WEIGHT: Final = 10.0
+RECALL_WEIGHT: Final = 4.0
 """Weight of the divergence from the older model's answers."""
 
 
