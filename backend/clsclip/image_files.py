@@ -16,13 +16,19 @@ IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Endings of the files that are taken from a folder."""
 
 
-def read_image(file: Path) -> NDArray[Any]:
+def read_image(file: Path, *, indices: bool = False) -> NDArray[Any]:
     """Read one image file as it is stored.
+
+    Parameters
+    ----------
+    file : Path
+    indices : bool
+        Keep the indices of an image with a palette, as labels are stored, instead of its colours.
 
     Returns
     -------
     ndarray, shape (H, W) or (H, W, C)
-        More axes for multi-page TIFF files. Palettes are resolved to RGB.
+        More axes for multi-page TIFF files. Palettes are resolved to RGB, unless ``indices``.
 
     Raises
     ------
@@ -33,7 +39,8 @@ def read_image(file: Path) -> NDArray[Any]:
         if file.suffix.lower() in (".tif", ".tiff"):
             return np.asarray(imread(file))
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB") if image.mode == "P" else image)
+            coloured = image.mode == "P" and not indices
+            return np.asarray(image.convert("RGB") if coloured else image)
     except (OSError, UnidentifiedImageError, TiffFileError, ValueError, SyntaxError,
             Image.DecompressionBombError) as error:  # fmt: skip
         raise FileError(

@@ -86,7 +86,7 @@ def test_failed_save_leaves_the_old_model(copy: Path, monkeypatch: pytest.Monkey
         raise OSError("No space left on device")
 
     monkeypatch.setattr("clsclip.model.checkpoint.save_file", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FileError, match="No space"):
         save_model(model, copy, source="x")
     assert model_version(copy) == before
     load_model(copy)

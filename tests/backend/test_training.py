@@ -107,7 +107,7 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert main([*fit, "--resume"]) == 0  # its time is over: one more step, the same run
     assert main([*fit, "--resume", "--seed", "5"]) == 1
     assert "other settings" in capsys.readouterr().err
-    model = tmp_path / "f" / "model"
+    model = tmp_path / "f"
     assert main(["bundle", "--model", str(model), "--output", str(tmp_path / "b")]) == 0
     recipe = json.loads((tmp_path / "b" / "config.json").read_text())["training"]
     assert [each["layers"] for each in recipe["pretraining"]] == [5, 5]
@@ -123,7 +123,7 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert len(recipe["pretraining"]) == 2
     before, after = (
         load_file(folder / "clip" / "model.safetensors")
-        for folder in (tmp_path / "q", tmp_path / "e" / "model")
+        for folder in (tmp_path / "q", tmp_path / "e")
     )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("vision_model.encoder") for name in changed)

@@ -13,12 +13,12 @@ from clsclip.predict.regions import ANY_OBJECT
 from clsclip.training.batches import (
     Sampler,
     caption_matrix,
-    random_prompt,
     target_matrix,
 )
 from clsclip.training.crops import random_view
 from clsclip.training.examples import Example
 from clsclip.training.formats import LabelFolder, VocBoxes
+from clsclip.training.prompts import random_prompt
 from clsclip.training.sources import find_sources, shares, training_sources
 from clsclip.training.tokenizer import train_tokenizer
 from clsclip.words import canonical, plural, spellings, word_list

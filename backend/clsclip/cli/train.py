@@ -1,22 +1,32 @@
-"""``napari-clsclip-train``: pre-train a CLIP, train a head or detector, bundle, evaluate."""
+"""``napari-clsclip-train``: pre-train a CLIP, train a head or detector, teach, bundle, evaluate."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Final
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
-from clsclip.errors import ClsClipError
+from clsclip.errors import CancelledError, ClsClipError
 from clsclip.model.checkpoint import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate
+from clsclip.training.finetune import finetune
+from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.fit import FitSettings, fit
 from clsclip.training.pretrain import PretrainSettings, pretrain
+
+CANCELLED: Final = 130
+"""Exit code after a signal, as shells have it for SIGINT."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,14 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: done; 1: the work failed; 2: wrong usage.
+        0: done; 1: the work failed; 2: wrong usage; 130: cancelled by a signal.
     """
     parser = argparse.ArgumentParser(prog="napari-clsclip-train", description=__doc__)
     parser.add_argument("--version", action="version", version=clsclip.__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, settings, text in (
         ("pretrain", PretrainSettings, "Train a small CLIP from scratch into OUTPUT/clip."),
-        ("fit", FitSettings, "Train a ClsCLIP head on a frozen CLIP into OUTPUT/model."),
+        ("fit", FitSettings, "Train a ClsCLIP head on a frozen CLIP; OUTPUT is then a model."),
+        ("finetune", FinetuneSettings, "Teach a model a word; OUTPUT is then a model."),
         ("detect", DetectSettings, "Train a YOLO for region proposals into OUTPUT/detector."),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -47,21 +58,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_settings(command, EvaluateSettings)
     args = parser.parse_args(arguments)
     try:
-        _run(args)
+        return _run(args)
+    except CancelledError as error:
+        print(f"napari-clsclip-train: {error.message}", file=sys.stderr)  # noqa: T201
+        return CANCELLED
     except ClsClipError as error:
         print(f"napari-clsclip-train: {error.message}", file=sys.stderr)  # noqa: T201
         return 2 if error.http_status == 422 else 1
-    return 0
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(args: argparse.Namespace) -> int:
     if args.command == "evaluate":
         result = evaluate(settings_from(args, EvaluateSettings), _tell)
         text = json.dumps(result.model_dump(), indent=2)
         if args.json is not None:
             write_atomically(args.json, (text + "\n").encode())
         print(text)  # noqa: T201
-        return
+        return 0
+    if args.command == "finetune":
+        with _signals() as stop:
+            finetune(settings_from(args, FinetuneSettings), args.output, resume=args.resume,
+                     tell=_tell, cancelled=stop.is_set)  # fmt: skip
+        print(args.output)  # noqa: T201
+        return CANCELLED if stop.is_set() else 0
     if args.command == "pretrain":
         path = pretrain(settings_from(args, PretrainSettings), args.output, resume=args.resume,
                         tell=_tell)  # fmt: skip
@@ -74,6 +93,27 @@ def _run(args: argparse.Namespace) -> None:
     else:
         path = bundle(settings_from(args, BundleSettings))
     print(path)  # noqa: T201
+    return 0
+
+
+@contextmanager
+def _signals() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; a second one ends the process at once."""
+    stop = threading.Event()
+    old = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, old[signal.Signals(number)])
+        _tell("Ending with what is best so far...")
+
+    for number in old:
+        signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def _tell(line: str) -> None:

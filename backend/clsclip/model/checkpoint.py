@@ -2,7 +2,8 @@
 
 A model directory holds the trained part of one ClsCLIP (projections and decoder) and says to
 which CLIP weights it belongs: a hub name, a folder, or a folder inside the model directory. The
-SHA-256 of those base weights is stored, so that a head is never put on other towers.
+SHA-256 of those base weights is stored, so that a head is never put on other towers. The run
+directory of a training that has ended is a model directory with further files in it.
 """
 
 from __future__ import annotations
@@ -63,9 +64,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file so that it is always complete: the old one or the new one."""
     draft = file.with_name(f".{file.name}.new")
-    draft.write_bytes(content)
-    _flush(draft)
-    draft.replace(file)
+    try:
+        draft.write_bytes(content)
+        _flush(draft)
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)  # on a full disk, what fitted would take the last room
+        raise
 
 
 def save_model(
@@ -101,10 +106,70 @@ def save_model(
     FileError
     """
     with atomic_directory(Path(path)) as draft:
+        _write_model(model, draft, source, revision, description, training, bundle)
+
+
+def save_run_model(
+    model: ClsClip,
+    run: Path,
+    *,
+    source: str,
+    revision: str | None = None,
+    description: str = "",
+    training: Mapping[str, Any] | None = None,
+    bundle: torch.dtype | None = None,
+    clip: Path | None = None,
+) -> None:
+    """Make a run directory a model directory; its other files stay.
+
+    ``config.json``, without which a folder is no model directory, comes last, so that a folder
+    that looks like a model is a complete one.
+
+    Parameters
+    ----------
+    model, source, revision, description, training, bundle
+        As :func:`save_model` takes them.
+    run : Path
+        Exists.
+    clip : Path, optional
+        Folder of the CLIP weights, to be copied into the directory as it is.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    try:
+        draft = Path(tempfile.mkdtemp(prefix=".model-", dir=run))
+    except OSError as error:
+        raise FileError(f"'{run}' cannot be written ({error}).") from error
+    try:
+        _write_model(model, draft, source, revision, description, training, bundle, clip)
+        (run / CONFIG_FILE).unlink(missing_ok=True)
+        if (draft / BASE_FOLDER).is_dir():
+            shutil.rmtree(run / BASE_FOLDER, ignore_errors=True)
+            (draft / BASE_FOLDER).rename(run / BASE_FOLDER)
+        (draft / WEIGHTS_FILE).replace(run / WEIGHTS_FILE)
+        (draft / CONFIG_FILE).replace(run / CONFIG_FILE)
+    except OSError as error:
+        raise _unwritable(run, error) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write_model(
+    model: ClsClip, draft: Path, source: str, revision: str | None, description: str,
+    training: Mapping[str, Any] | None, bundle: torch.dtype | None, clip: Path | None = None,
+) -> None:  # fmt: skip
+    """Fill a folder that nobody reads yet."""
+    try:
         if bundle is not None:
             model.to(bundle)
             model.towers.clip.save_pretrained(draft / BASE_FOLDER)
             model.towers.tokenizer.save_pretrained(draft / BASE_FOLDER)
+            source, revision = BASE_FOLDER, None
+        elif clip is not None:
+            shutil.copytree(clip, draft / BASE_FOLDER)
             source, revision = BASE_FOLDER, None
         config = ModelConfig(
             description=description,
@@ -119,6 +184,17 @@ def save_model(
             if file.is_file():
                 file.chmod(0o644)
                 _flush(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _unwritable(draft.parent, error) from error
+
+
+def _unwritable(folder: Path, error: Exception) -> FileError:
+    if isinstance(error, shutil.Error):  # of copying a folder: a list of (from, to, why)
+        error = OSError(error.args[0][0][2])
+    return FileError(
+        f"A model cannot be written into '{folder}' ({error}). Free space there, or choose another "
+        "folder."
+    )
 
 
 def load_model(path: str | Path, towers: ClipTowers | None = None) -> ClsClip:

@@ -14,9 +14,6 @@ from clsclip.wire import ModelInfo
 
 BUNDLED: Final = Path(__file__).parent.parent / "weights"
 
-RUN_MODEL: Final = "model"
-"""Folder of a run directory that holds the model it trained."""
-
 
 def user_models() -> Path:
     """Folder whose subfolders are models of this user, named by the subfolder."""
@@ -49,7 +46,7 @@ def list_models() -> tuple[ModelInfo, ...]:
 
 
 def find_model(name: str) -> Path:
-    """The model directory of a name, or of a path to one or to a run directory.
+    """The model directory of a name or a path; the directory of an ended run is one.
 
     Raises
     ------
@@ -60,8 +57,6 @@ def find_model(name: str) -> Path:
     if name in named:
         return named[name]
     folder = Path(name).expanduser()
-    if (folder / RUN_MODEL / CONFIG_FILE).is_file():
-        return folder / RUN_MODEL
     if folder.is_dir():
         return folder
     known = ", ".join(named) or "none is installed"

@@ -79,6 +79,19 @@ class Predictor:
         """The zoom of a single look at a whole image of some rows and columns: plain ClsCLIP."""
         return whole_image_zoom(shape, self._model.settings.image_size)
 
+    def replace_head(self, head: Mapping[str, Tensor], version: str) -> None:
+        """Take another head for the same towers, such as one in training.
+
+        Parameters
+        ----------
+        head : mapping of str to Tensor
+            As :meth:`clsclip.model.clsclip.ClsClip.head_state` gives it; the same shapes.
+        version : str
+            Names the new state of the model in its results.
+        """
+        self._model.load_state_dict(head, strict=False)
+        self.version = version
+
     def check_proposals(
         self, words: Sequence[str], regions: RegionMode, detector: str = ""
     ) -> None:

@@ -18,7 +18,7 @@ from clsclip.training.crops import View, random_view
 from clsclip.training.examples import Source
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import TrainingSettings
-from clsclip.words import spellings, withheld
+from clsclip.words import withheld
 
 _AHEAD: Final = 4
 """Batches prepared while the network computes."""
@@ -273,15 +273,6 @@ def _parts(words: Iterable[str]) -> defaultdict[str, set[str]]:
         for part in word.split():
             parts[part].add(word)
     return parts
-
-
-def random_prompt(word: str, templates: Sequence[str], rng: np.random.Generator) -> str:
-    """A word in one of its spellings, half of the time in a template."""
-    forms = spellings(word)
-    form = word if rng.random() < 0.5 else forms[int(rng.integers(len(forms)))]
-    if rng.random() < 0.5:
-        return form
-    return templates[int(rng.integers(len(templates)))].format(form)
 
 
 def target_matrix(batch: Batch, words: Sequence[str]) -> tuple[Tensor, Tensor]:

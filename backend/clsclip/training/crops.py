@@ -82,10 +82,13 @@ class View:
 
     def image(self, rng: np.random.Generator) -> Tensor:
         """Relit RGB in [0, 1], float32, shape (3, S, S)."""
+        return relight(self.pixels(), self.microscopy, rng)
+
+    def pixels(self) -> Tensor:
+        """RGB in [0, 1] as it is, float32, shape (3, S, S)."""
         mirrored = self.microscopy and self.region is None
         pixels = self._take(self.example.image, "symmetric" if mirrored else "edge")
-        scaled = resize(to_tensor(np.divide(pixels, 255, dtype=np.float32)), self._square)[0]
-        return relight(scaled, self.microscopy, rng)
+        return resize(to_tensor(np.divide(pixels, 255, dtype=np.float32)), self._square)[0]
 
     def mask(self, word: str) -> Tensor:
         """Mask of a word that has one, bool, shape (S, S)."""

@@ -10,33 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from clsclip.errors import InvalidConfigError
-from clsclip.model.checkpoint import load_model, save_model
+from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
 from clsclip.model.device import choose_device, fast_dtype
-from clsclip.model.registry import RUN_MODEL, find_model
-from clsclip.training.batches import Batch, Sampler, ViewSettings, random_prompt
+from clsclip.model.registry import find_model
+from clsclip.training.batches import Batch, Sampler, ViewSettings
 from clsclip.training.loop import cosine_rate, train
-from clsclip.training.losses import mask_loss
+from clsclip.training.losses import mask_loss, seen_loss
+from clsclip.training.prompts import Prompts
 from clsclip.training.run import Run
 from clsclip.training.sources import shares, training_sources
 from clsclip.words import word_list
-
-PRESENCE_WEIGHT: Final = 0.3
-"""Weight of the cross-entropy of a word's presence, for heads that look at it."""
-
-_MAX_PROMPTS: Final = 100_000
-"""Remembered text tokens; a run uses some thousands."""
 
 
 class FitSettings(HeadSettings, ViewSettings):
@@ -73,13 +67,13 @@ def fit(
     resume: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """Train a head and write it as a model directory.
+    """Train a head; its run directory becomes a model directory.
 
     Parameters
     ----------
     settings : FitSettings
     output : Path
-        Run directory; the model goes into its folder ``model``.
+        Run directory.
     resume : bool
         Go on with the run that is there.
     tell : callable
@@ -88,7 +82,7 @@ def fit(
     Returns
     -------
     Path
-        The model directory.
+        The run directory.
     """
     device = choose_device(settings.device)
     sources = training_sources(settings.data, settings.share, settings.seed)
@@ -99,12 +93,7 @@ def fit(
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = _start(settings.start, towers, head).to(device)
     run = Run(output, settings, resume=resume)
-    parts: dict[str, torch.nn.Module | None] = {
-        "projections": model.projections, "decoder": model.decoder, "presence": model.presence
-    }  # fmt: skip
-    trained = torch.nn.ModuleDict(
-        {name: part for name, part in parts.items() if part is not None}
-    ).train()
+    trained = trained_parts(model).train()
     modules: dict[str, torch.nn.Module] = {"head": trained}
     groups: list[dict[str, Any]] = [{"params": list(trained.parameters())}]
     if settings.encoder_rate:
@@ -124,15 +113,22 @@ def fit(
         HeadLoss(model, settings.pairs, np.random.default_rng(seed)), settings=settings,
         rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
     )  # fmt: skip
-    path = output / RUN_MODEL
     source = Path(settings.clip)
-    save_model(
-        model.cpu(), path, source=str(source.absolute()) if source.is_dir() else settings.clip,
+    save_run_model(
+        model.cpu(), output, source=str(source.absolute()) if source.is_dir() else settings.clip,
         description=settings.description,
         training={**settings.model_dump(mode="json"), "steps": clock.step},
         bundle=torch.float32 if settings.encoder_rate else None,
     )  # fmt: skip
-    return path
+    return output
+
+
+def trained_parts(model: ClsClip) -> torch.nn.ModuleDict:
+    """What is trained of a model; its weights have the names of ``ClsClip.head_state``."""
+    parts: dict[str, torch.nn.Module | None] = {
+        "projections": model.projections, "decoder": model.decoder, "presence": model.presence
+    }  # fmt: skip
+    return torch.nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
 
 def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
@@ -171,35 +167,18 @@ class HeadLoss:
     """
 
     def __init__(self, model: ClsClip, pairs: int, rng: np.random.Generator) -> None:
-        self._model, self._pairs, self._rng = model, pairs, rng
-        self._known: dict[str, Tensor] = {}
+        self._model, self._pairs = model, pairs
+        self._prompts = Prompts(model, rng)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Mask loss over all (image, word) pairs of a batch, and of the words' presence."""
         device = next(self._model.decoder.parameters()).device
         dtype = fast_dtype(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            with torch.no_grad():
-                text = self._text_cls(batch.words)
+            text = self._prompts(batch.words)
             encoded = self._model.encode(batch.images.to(device)).repeat(self._pairs)
             logits, presence = self._model.answer(encoded, text)
         losses = {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}
         if presence is not None:
-            visible = batch.masks.flatten(1).any(1).to(device)
-            losses["presence"] = PRESENCE_WEIGHT * F.binary_cross_entropy_with_logits(
-                presence.float(), visible.float()
-            )
+            losses["presence"] = seen_loss(presence, batch.masks.flatten(1).any(1).to(device))
         return losses
-
-    def _text_cls(self, words: tuple[str, ...]) -> Tensor:
-        """T^cls of each word in a random spelling and template, shape (B * Q, d)."""
-        templates = self._model.settings.prompt_templates
-        prompts = [random_prompt(word, templates, self._rng) for word in words]
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
-        if len(self._known) + len(new) > _MAX_PROMPTS:
-            self._known.clear()
-            new = list(dict.fromkeys(prompts))
-        if new:
-            tokens = self._model.towers.text_cls(new).float()
-            self._known.update(zip(new, tokens, strict=True))
-        return torch.stack([self._known[prompt] for prompt in prompts])

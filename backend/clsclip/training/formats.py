@@ -20,6 +20,7 @@ from skimage.draw import ellipse
 from clsclip.errors import FileError
 from clsclip.image_files import IMAGE_ENDINGS, list_images, read_image
 from clsclip.predict.transforms import to_rgb
+from clsclip.training.class_ids import chosen_words, read_classes, word_labels
 from clsclip.training.examples import Example
 from clsclip.training.looks import look
 from clsclip.words import canonical
@@ -34,9 +35,11 @@ def _read_rgb(file: Path) -> NDArray[np.uint8]:
 class LabelFolder:
     """Images with label images of the same names, whose nonzero pixels are one word.
 
-    Different label values are different objects. Decoded images are kept in memory. A random
-    example has each look that the folder has with a chance in proportion to the square root of
-    its images, so that a few stained images among hundreds of fluorescence count.
+    With a ``classes.csv`` beside the labels, only pixels of the word's class are, see
+    :mod:`clsclip.training.class_ids`. Different label values are different objects. Decoded images
+    are kept in memory. A random example has each look that the folder has with a chance in
+    proportion to the square root of its images, so that a few stained images among hundreds of
+    fluorescence count.
     """
 
     images: Path
@@ -47,11 +50,14 @@ class LabelFolder:
     photographs: bool = False
     everywhere: frozenset[str] = frozenset()
     _files: tuple[tuple[Path, Path], ...] = field(init=False, repr=False)
+    _classes: dict[int, str] | None = field(init=False, repr=False)
     _cache: dict[int, Example] = field(init=False, repr=False, default_factory=dict)
     _looks: list[list[int]] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_files", pair_files(self.images, self.labels))
+        object.__setattr__(self, "_classes", read_classes(self.labels))
+        chosen_words(self.word, self._classes, self.labels)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -70,6 +76,7 @@ class LabelFolder:
                     f"'{label_file}' is {labels.shape} pixels, its image {image.shape[:2]}. They "
                     "must be of one size."
                 )
+            labels = word_labels(label_file, labels, canonical(self.word), self._classes)
             areas = np.unique(labels[labels > 0], return_counts=True)[1]
             mask = labels > 0
             self._cache[index] = Example(
@@ -102,7 +109,7 @@ def read_labels(file: Path) -> NDArray[np.integer[Any]]:
     ------
     FileError
     """
-    labels = read_image(file)
+    labels = read_image(file, indices=True)
     if labels.ndim != 2 or labels.dtype.kind not in "bui":
         raise FileError(
             f"'{file}' is no label image: its shape is {labels.shape} and its dtype "

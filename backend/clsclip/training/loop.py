@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clsclip.errors import ClsClipError
-from clsclip.training.run import Clock, Run, TrainingSettings
+from clsclip.training.run import BudgetSettings, Clock, Run
 
 CHECKPOINT_SECONDS: Final = 240
 """Time between checkpoints."""
@@ -73,9 +73,12 @@ def train(
     batches: Iterable[B],
     losses: Callable[[B], Mapping[str, Tensor]],
     *,
-    settings: TrainingSettings,
+    settings: BudgetSettings,
     rate: Callable[[float], float],
     tell: Callable[[str], None],
+    accumulate: int = 1,
+    report_steps: int = REPORT_STEPS,
+    over: Callable[[Clock], bool] = lambda _: False,
 ) -> None:
     """Take optimizer steps until the run is over.
 
@@ -93,12 +96,19 @@ def train(
         Endless.
     losses : callable
         Named losses of a batch, which are added.
-    settings : TrainingSettings
+    settings : BudgetSettings
         How long to train, over all sessions of the run.
     rate : callable
         Factor of the learning rate for the part (0 to 1) of the run that is over.
     tell : callable
         Takes a line of progress now and then.
+    accumulate : int
+        Batches whose gradients are averaged for one optimizer step.
+    report_steps : int
+        Optimizer steps between reports.
+    over : callable
+        Asked after every optimizer step; an answer of True ends the run early. What it takes is
+        training time.
 
     Raises
     ------
@@ -109,10 +119,7 @@ def train(
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     last = saved = time.monotonic()
     recent: list[dict[str, float]] = []
-    for batch in batches:
-        factor = rate(clock.part(settings))
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
+    for number, batch in enumerate(batches, start=1):
         named = losses(batch)
         total = torch.stack(list(named.values())).sum()
         if not torch.isfinite(total):
@@ -120,21 +127,27 @@ def train(
                 f"The loss is {total.item()} at step {clock.step}. Go on from the last "
                 "checkpoint with --resume, or start anew with a smaller --learning-rate."
             )
-        total.backward()  # type: ignore[no-untyped-call]
+        (total / accumulate).backward()  # type: ignore[no-untyped-call]
+        recent.append({name: loss.item() for name, loss in named.items()})
+        if number % accumulate:
+            continue
+        factor = rate(clock.part(settings))
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         now = time.monotonic()
         clock.seconds, clock.step, last = clock.seconds + now - last, clock.step + 1, now
-        recent.append({name: loss.item() for name, loss in named.items()})
         finished = clock.part(settings) >= 1
-        if clock.step % REPORT_STEPS == 0 or finished:
+        if clock.step % report_steps == 0 or finished:
             means = {name: sum(r[name] for r in recent) / len(recent) for name in recent[0]}
             recent.clear()
             run.report(step=clock.step, seconds=round(clock.seconds, 1), rate=factor, **means)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
             done = f"{clock.part(settings):.1%}  {clock.seconds / 60:.1f} min  step {clock.step}"
             tell(f"{done}  {shown}")
+        finished = over(clock) or finished
         if finished or now - saved > CHECKPOINT_SECONDS:
             run.save_state(modules, optimizer, clock)
             saved = now

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,6 +34,41 @@ def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     dice = 1 - (overlap + 1) / (size + 1)
     filled = (target.sum((1, 2)) > 0).float()
     return entropy.mean() + (dice * filled).sum() / filled.sum().clamp(min=1)
+
+
+SEEN_WEIGHT: Final = 0.3
+"""Weight of the cross-entropy of a word's presence, for heads that look at it."""
+
+
+def seen_loss(presence: Tensor, visible: Tensor) -> Tensor:
+    """Weighted binary cross-entropy of whether a word is in a view, both of shape (P,)."""
+    loss = F.binary_cross_entropy_with_logits(presence.float(), visible.float())
+    return SEEN_WEIGHT * loss
+
+
+def recall_loss(logits: Tensor, answers: Tensor) -> Tensor:
+    """Divergence of foreground probabilities from those that an older model gave (ours).
+
+    Kullback-Leibler divergence per pixel, mean over pixels and pairs: 0 where nothing changed, so
+    what the older model knows is kept, and nothing is claimed about what it does not.
+
+    Parameters
+    ----------
+    logits, answers : Tensor, shape (P, H, W)
+        Foreground logits, and probabilities of the older model in [0, 1].
+
+    Returns
+    -------
+    Tensor, scalar
+
+    References
+    ----------
+    Li & Hoiem, Learning without Forgetting, ECCV 2016.
+    """
+    logits, answers = logits.float(), answers.float().clamp(1e-4, 1 - 1e-4)
+    entropy = F.binary_cross_entropy(answers, answers, reduction="none")
+    crossed = F.binary_cross_entropy_with_logits(logits, answers, reduction="none")
+    return (crossed - entropy).mean()
 
 
 LOOK_CELLS = 8

@@ -31,12 +31,12 @@ from clsclip.training.batches import (
     Sampler,
     ViewSettings,
     caption_matrix,
-    random_prompt,
     target_matrix,
     vocabulary,
 )
 from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
+from clsclip.training.prompts import random_prompt
 from clsclip.training.run import Run, load_weights
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.tokenizer import EVERYDAY_WORDS, train_tokenizer

@@ -1,8 +1,8 @@
 """A training run on disk: its configuration, its metrics, and the state to go on from.
 
-``config.json`` is written once. ``metrics.jsonl`` gains a line per report. ``state.safetensors``
-and ``state.json`` are replaced together every checkpoint, so that a run that was killed goes on
-from the last one. Nothing is pickled.
+``run.json`` is written once. ``metrics.jsonl`` gains a line per report. ``state.safetensors`` is
+replaced every checkpoint, so that a run that was killed goes on from the last one. In the end the
+trained model joins them. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any, Final
 import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from clsclip.config import DeviceSettings, Settings
 from clsclip.errors import CheckpointError, FileError
 from clsclip.model.checkpoint import write_atomically
+from clsclip.model.config import CONFIG_FILE
 from clsclip.wire import describe_validation
 
 RUN_FILE: Final = "run.json"
@@ -32,8 +33,21 @@ STATE_FILE: Final = "state.safetensors"
 _UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError)
 
 
-class TrainingSettings(DeviceSettings):
-    """What every training run is asked for."""
+class BudgetSettings(DeviceSettings):
+    """How long a run trains, and how it learns."""
+
+    minutes: float = Field(
+        30.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
+    )
+    steps: int = Field(
+        0, title="Steps", description="Optimizer steps, instead of minutes; 0: by time.", ge=0
+    )
+    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
+    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
+
+
+class TrainingSettings(BudgetSettings):
+    """What a training run on data folders is asked for."""
 
     data: str = Field(
         title="Data", description="Folder of data folders; docs/training.md lists the formats."
@@ -49,14 +63,6 @@ class TrainingSettings(DeviceSettings):
         description="Words whose masks and boxes are withheld: with commas, or a .txt file with "
         "one per line.",
     )
-    minutes: float = Field(
-        30.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
-    )
-    steps: int = Field(
-        0, title="Steps", description="Optimizer steps, instead of minutes; 0: by time.", ge=0
-    )
-    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
-    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
 
 
 @dataclass
@@ -66,7 +72,7 @@ class Clock:
     step: int = 0
     seconds: float = 0.0
 
-    def part(self, settings: TrainingSettings) -> float:
+    def part(self, settings: BudgetSettings) -> float:
         """How much of the run is over, 0 to 1 (or above, where time ran on)."""
         if settings.steps:
             return self.step / settings.steps
@@ -88,7 +94,8 @@ class Run:
     Raises
     ------
     FileError
-        If the folder holds a run and ``resume`` is False, or cannot be written.
+        If the folder holds a run and ``resume`` is False, holds another model, or cannot be
+        written.
     CheckpointError
         If the existing run has other settings, or its files cannot be read.
     """
@@ -103,6 +110,8 @@ class Run:
                     "--output."
                 )
             self._same(file, settings)
+        elif (path / CONFIG_FILE).exists():
+            raise FileError(f"'{path}' holds a model that no run wrote. Give another --output.")
         try:
             path.mkdir(parents=True, exist_ok=True)
             text = settings.model_dump_json(indent=2) + "\n"
@@ -125,14 +134,29 @@ class Run:
             )
 
     def report(self, **values: float | int | str) -> None:
-        """Append one line to ``metrics.jsonl``."""
-        with (self.path / METRICS_FILE).open("a") as stream:
-            stream.write(json.dumps({"time": round(time.time(), 1), **values}) + "\n")
+        """Append one line to ``metrics.jsonl``.
+
+        Raises
+        ------
+        FileError
+        """
+        line = json.dumps({"time": round(time.time(), 1), **values}) + "\n"
+        try:
+            with (self.path / METRICS_FILE).open("a") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise self._full(METRICS_FILE, error) from error
 
     def save_state(
         self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, clock: Clock
     ) -> None:
-        """Replace the checkpoint by the present state of the trained weights and optimizer."""
+        """Replace the checkpoint by the present state of the trained weights and optimizer.
+
+        Raises
+        ------
+        FileError
+            If it cannot be written; the last checkpoint stays.
+        """
         tensors = {
             f"{name}/{key}": value.detach().cpu().contiguous()
             for name, module in modules.items()
@@ -146,10 +170,17 @@ class Run:
                     .cpu()
                     .clone(memory_format=torch.contiguous_format)
                 )
-        draft = self.path / f".{STATE_FILE}.new"
         metadata = {"step": str(clock.step), "seconds": repr(clock.seconds)}
-        save_file(tensors, draft, metadata=metadata)
-        draft.replace(self.path / STATE_FILE)
+        try:
+            write_atomically(self.path / STATE_FILE, save(tensors, metadata=metadata))
+        except OSError as error:
+            raise self._full(STATE_FILE, error) from error
+
+    def _full(self, name: str, error: OSError) -> FileError:
+        return FileError(
+            f"'{self.path / name}' cannot be written ({error}). Free space there and go on from "
+            "the last checkpoint with --resume."
+        )
 
     def load_state(
         self, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer

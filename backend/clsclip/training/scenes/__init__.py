@@ -9,8 +9,9 @@ import numpy as np
 
 from clsclip.training.examples import Example
 from clsclip.training.scenes import biology, objects
+from clsclip.training.scenes.wording import Annotations
 
-__all__ = ["Scenes"]
+__all__ = ["Scenes", "microscopy_scene"]
 
 RECENT: Final = 300
 """Scenes that are kept to be seen again, cut and lit in another way."""
@@ -52,15 +53,7 @@ class Scenes:
             raise IndexError(f"There are {self._count} scenes, but number {index} was asked for.")
         rng = np.random.default_rng((self._seed, index))
         draw = objects.object_scene if rng.random() < 0.5 else biology.biological_scene
-        scene = draw(rng, self._size)
-        return Example(
-            image=scene.image,
-            masks=scene.masks,
-            present=frozenset(scene.masks),
-            diameter=scene.diameter,
-            boxes={word: np.array(rows, np.float32) for word, rows in scene.boxes.items()},
-            captions=scene.captions,
-        )
+        return _example(draw(rng, self._size))
 
     def draw(self, rng: np.random.Generator) -> Example:
         """A random scene: a new one, or one of the last ones, which costs nothing."""
@@ -69,3 +62,19 @@ class Scenes:
         example = self[int(rng.integers(self._count))]
         self._recent.append(example)
         return example
+
+
+def microscopy_scene(rng: np.random.Generator, size: int) -> Example:
+    """A scene of imitated microscopy, ``size`` pixels a side."""
+    return _example(biology.biological_scene(rng, size))
+
+
+def _example(scene: Annotations) -> Example:
+    return Example(
+        image=scene.image,
+        masks=scene.masks,
+        present=frozenset(scene.masks),
+        diameter=scene.diameter,
+        boxes={word: np.array(rows, np.float32) for word, rows in scene.boxes.items()},
+        captions=scene.captions,
+    )

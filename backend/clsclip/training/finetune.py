@@ -1,0 +1,276 @@
+"""Teach a model a word from a few corrected images, and find out whether it got better (ours).
+
+The projections L^i and the decoder move, CLIP stays frozen. Views of the corrected images are mixed
+with what the older model says about other words (:mod:`clsclip.training.replay`). Some images are
+held out: by them the best state of the run is chosen, and the new version is promoted or not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
+from clsclip.model.checkpoint import load_model, save_run_model, write_atomically
+from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import read_config
+from clsclip.model.device import choose_device
+from clsclip.model.registry import find_model
+from clsclip.predict.predictor import Predictor
+from clsclip.regions.detector_config import DETECTOR_FOLDER
+from clsclip.training.checks import Best, Checks, mildest
+from clsclip.training.corrections import read_corrections
+from clsclip.training.finetune_settings import FinetuneSettings, Plan, Report
+from clsclip.training.fit import trained_parts
+from clsclip.training.footprint import require_memory
+from clsclip.training.holdout import Question, judge, known_questions, measure, split
+from clsclip.training.lesson_loss import LessonLoss
+from clsclip.training.lessons import Lesson, Lessons
+from clsclip.training.loop import cosine_rate, train
+from clsclip.training.prefetch import prefetch
+from clsclip.training.replay import Memory
+from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, Clock, Run
+from clsclip.training.run_state import Outcome, locked, read_state, write_state
+from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
+from clsclip.words import canonical
+
+REPORT_FILE: Final = "report.json"
+
+REPEATED: Final = 6
+"""Images of an earlier lesson by which its words are measured."""
+
+
+def finetune(
+    settings: FinetuneSettings,
+    output: Path,
+    *,
+    resume: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Train, compare with the older model, and make the run directory a model directory.
+
+    ``state.json`` says at any time how the run stands, see
+    :func:`clsclip.training.run_state.read_state`.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+    output : Path
+        Run directory.
+    resume : bool
+        Go on with the run that is there. One that is done is left as it is.
+    tell : callable
+        Takes a line of progress now and then.
+    cancelled : callable
+        Asked between steps; an answer of True ends the run with what is best so far.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    BusyError
+        If another process trains into the directory.
+    FileError, InvalidConfigError, CheckpointError, UnknownModelError, ModelUnavailableError
+        For corrections, settings, runs or models that cannot be used.
+    DeviceError
+        If the device is not there or has too little memory.
+    DivergedError
+        If the loss is not finite.
+    CancelledError
+        If it was cancelled before there was anything to keep.
+    """
+    with locked(output):
+        session = _Session(output, tell, cancelled)
+        before = read_state(output)
+        if before is not None and not resume and not (output / STATE_FILE).exists():
+            for name in (RUN_FILE, METRICS_FILE):  # it never came to a checkpoint: start anew
+                (output / name).unlink(missing_ok=True)
+        run = Run(output, settings, resume=resume)
+        if before is not None and before.state == "done" and resume:
+            tell(f"The run in '{output}' is over.")
+            return Report.model_validate_json((output / REPORT_FILE).read_bytes())
+        if before is not None and resume:
+            session.earlier = before.seconds
+        session.write("running")
+        try:
+            report = _finetune(settings, run, session)
+        except CancelledError as error:
+            session.write("cancelled", error.message)
+            raise
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            shortage = DeviceError(
+                "The memory ran out in training. Give a smaller --batch-size (with --accumulate "
+                "for as many views per step), or choose another --device."
+            )
+            session.write("failed", shortage.message)
+            raise shortage from error
+        except Exception as error:
+            known = isinstance(error, ClsClipError)
+            session.write("failed", str(error) if known else f"{type(error).__name__}: {error}")
+            raise
+        session.write("cancelled" if cancelled() else "done", report.reason)
+        return report
+
+
+@dataclass
+class _Session:
+    """What one process does for a run: it reports, may be cancelled, and measures its time."""
+
+    output: Path
+    tell: Callable[[str], None]
+    cancelled: Callable[[], bool]
+    earlier: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Time worked on the run, over all its sessions."""
+        return self.earlier + time.monotonic() - self.started
+
+    def write(self, state: Outcome, reason: str = "") -> None:
+        write_state(self.output, state, reason, self.seconds)
+
+    def check(self) -> None:
+        if self.cancelled():
+            raise CancelledError(
+                "The training was cancelled before there was anything to keep. --resume goes on."
+            )
+
+
+def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
+    lesson = Taught(
+        images=settings.images, labels=settings.labels, word=settings.word, ignore=settings.ignore
+    ).absolute()
+    words, corrections = read_corrections(
+        Path(lesson.images), Path(lesson.labels), lesson.word, lesson.ignore
+    )
+    learnt, held_out = split(corrections, settings.holdout, settings.seed)
+    device = choose_device(settings.device)
+    folder = find_model(settings.model)
+    taught = earlier_lessons(read_config(folder))
+    earlier = read_earlier(taught, words, session.tell)
+    session.check()
+    predictor = Predictor(settings.model, device=settings.device)
+    version = predictor.version
+    model = load_model(folder).to(device)
+    if device.type == "cpu":
+        model.towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
+    size = model.settings.image_size
+    plan = Plan(settings, size, model.towers.patch_size)
+    for side in (plan.first_size, size):
+        require_memory(model, sum(plan.views(side)), side, device)
+    questions = known_questions(predictor, words, size, session.check)
+    known = tuple(dict.fromkeys(question.word for question in questions))
+    questions += [
+        Question(word, correction.example, zoom=None)
+        for shown, corrected in earlier
+        for word in shown
+        for correction in corrected[:REPEATED]
+    ]
+    names = _names(words, settings.word)
+    before = measure(predictor, held_out, names, questions, session.check)
+    session.tell(f"before: {before.describe()}")
+
+    older = ClsClip(model.towers, model.settings).to(device).requires_grad_(False).eval()
+    older.load_state_dict(model.head_state(), strict=False)
+    trained = trained_parts(model).train()
+    best = Best(trained)
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
+    clock = run.load_state({"head": trained, "best": best}, optimizer)
+    seed = (settings.seed, clock.step)
+    budget = plan.budget(len(learnt))
+    checks = Checks(
+        run, trained, best, optimizer, predictor=predictor, held_out=held_out, words=names,
+        questions=questions, before=before, most_lost=settings.most_lost, budget=budget,
+        cancelled=session.cancelled, tell=session.tell, saved=lambda: session.write("running"),
+    )  # fmt: skip
+    if clock.part(budget) < 1 and not best.stalled:
+        loss = LessonLoss(
+            model,
+            lambda side: Memory(
+                older, Lessons(learnt, words, size, np.random.default_rng((*seed, 1))),
+                [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
+                known=known, count=plan.remembered(side), size=side,
+                rng=np.random.default_rng((*seed, side)),
+                check=lambda: None if int(best.step) else session.check(),
+            ),
+            lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
+        )  # fmt: skip
+        lessons = Lessons(learnt, words, size, np.random.default_rng(seed))
+        train(
+            run, {"head": trained, "best": best}, optimizer, clock,
+            _batches(lessons, plan, budget, clock), loss, settings=budget,
+            rate=lambda part: cosine_rate(part, warm_up=0.05), tell=session.tell,
+            accumulate=settings.accumulate, report_steps=10, over=checks,
+        )  # fmt: skip
+    part, weights = mildest(
+        predictor, older.head_state(), best.weights.state_dict(), held_out, names, before
+    )
+    trained.load_state_dict(weights)
+    predictor.replace_head(weights, "new")
+    after = measure(predictor, held_out, names, questions)
+    session.tell(f"after: {after.describe()}")
+    promoted, reason = judge(before, after, settings.most_lost)
+    report = Report(
+        model=settings.model, model_version=version, words=tuple(names.values()), before=before,
+        after=after, promoted=promoted, reason=reason,
+        held_out=tuple(correction.name for correction in held_out), learnt_from=len(learnt),
+        steps=clock.step, best_step=int(best.step), part=part, seconds=round(session.seconds, 1),
+    )  # fmt: skip
+    _save(model.cpu(), folder, run.path, settings, report, (*taught, lesson))
+    session.tell(reason)
+    return report
+
+
+def _batches(
+    lessons: Lessons, plan: Plan, budget: FinetuneSettings, clock: Clock
+) -> Iterator[Lesson]:
+    """Endless lessons, prepared ahead by one thread."""
+
+    def draw() -> Lesson:
+        side = plan.side(clock.part(budget))
+        return lessons.draw(plan.views(side)[0], side)
+
+    return prefetch(draw, 2)
+
+
+def _names(words: Sequence[str], typed: str) -> dict[str, str]:
+    """The canonical words, and how a person typed them or the table of classes has them."""
+    spelled = {canonical(part): " ".join(part.split()) for part in typed.split(",")}
+    return {word: spelled.get(word, word) for word in words}
+
+
+def _save(
+    model: ClsClip, origin: Path, output: Path, settings: FinetuneSettings, report: Report,
+    taught: Sequence[Taught],
+) -> None:  # fmt: skip
+    """Write model and report; a CLIP and a detector inside the older model come along."""
+    base = read_config(origin).base
+    inside = origin / base.source  # or a folder elsewhere, which stays there
+    recipe = {
+        **settings.model_dump(mode="json"), "start": str(origin), "steps": report.steps,
+        TAUGHT: [lesson.model_dump() for lesson in taught],
+    }  # fmt: skip
+    save_run_model(
+        model, output, source=base.source, revision=base.revision, training=recipe,
+        description=settings.description or f"Taught {', '.join(report.words)}",
+        clip=inside if inside.is_dir() and inside.parent == origin else None,
+    )  # fmt: skip
+    try:
+        if (origin / DETECTOR_FOLDER).is_dir():
+            shutil.copytree(origin / DETECTOR_FOLDER, output / DETECTOR_FOLDER, dirs_exist_ok=True)
+        write_atomically(output / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise FileError(
+            f"'{output}' cannot be written ({error}). Free space there and go on with --resume."
+        ) from error

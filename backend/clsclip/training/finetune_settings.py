@@ -1,0 +1,166 @@
+"""What a fine-tuning run is asked for, how it is planned, and what it reports."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import Field
+
+from clsclip.config import DEFAULT_MODEL, Settings
+from clsclip.training.holdout import Figures
+from clsclip.training.run import BudgetSettings
+
+VIEWS_PER_EPOCH: Final = 16
+"""Views of each image in one pass."""
+
+FIRST_PART: Final = 0.75
+"""Part of the run with smaller, cheaper views."""
+
+FIRST_SIZE: Final = 0.64
+"""Side of those views, as a part of the side of what the network reads at once."""
+
+REMEMBERED: Final = 32
+"""Views of full size by which the model remembers what it knew; more of the smaller ones."""
+
+
+class FinetuneSettings(BudgetSettings):
+    """What a model is to learn from corrected images."""
+
+    images: str = Field(title="Images", description="Folder of images.")
+    labels: str = Field(
+        title="Labels",
+        description="Folder of label images (PNG or TIFF, integers) of the same names: nonzero = "
+        "the word, or class ids with a classes.csv (id,name) beside them.",
+    )
+    word: str = Field(
+        "",
+        title="Word",
+        description="The word to learn. With a classes.csv: some of its classes, with commas; "
+        "empty: all of them.",
+    )
+    model: str = Field(
+        DEFAULT_MODEL, title="Model", description="Name or path of the model to go on from."
+    )
+    ignore: int | None = Field(
+        None,
+        title="Ignore",
+        description="Value of label pixels for which nobody vouches; without it, a person vouches "
+        "for the background too.",
+    )
+    minutes: float = Field(
+        1.5, title="Minutes", description="Longest training time; it may end earlier.", gt=0
+    )
+    epochs: float = Field(
+        0,
+        title="Epochs",
+        description=f"Passes over the images with {VIEWS_PER_EPOCH} views of each, instead of "
+        "minutes; 0: by time.",
+        ge=0,
+    )
+    holdout: float = Field(
+        0.2,
+        title="Hold out",
+        description="Part of the images that is not learnt from, but shows whether the new version "
+        "is better; at least one of three or more images. 0: none, and no promotion.",
+        ge=0,
+        lt=1,
+    )
+    most_lost: float = Field(
+        0.05,
+        title="Most lost",
+        description="IoU that an old word may lose on drawn scenes for the new version to be "
+        "promoted.",
+        ge=0,
+        le=1,
+    )
+    batch_size: int = Field(
+        4,
+        title="Batch size",
+        description="Views that go through the network together at its full input size; more of "
+        "the smaller views in the first part of the run.",
+        ge=2,
+    )
+    accumulate: int = Field(
+        1,
+        title="Accumulate",
+        description="Batches whose gradients are averaged for one optimizer step.",
+        ge=1,
+    )
+    replay: float = Field(
+        0.5,
+        title="Replay",
+        description="Part of the views by which the model remembers what it knew.",
+        ge=0,
+        lt=1,
+    )
+    learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
+    description: str = Field("", title="Description", description="One line for lists of models.")
+
+
+class Report(Settings):
+    """Content of ``report.json``."""
+
+    model: str = Field(description="The model that was gone on from.")
+    model_version: str
+    words: tuple[str, ...]
+    before: Figures
+    after: Figures
+    promoted: bool
+    reason: str
+    held_out: tuple[str, ...] = Field(description="Names of the images that were held out.")
+    learnt_from: int = Field(description="Number of images that were learnt from.")
+    steps: int
+    best_step: int = Field(description="Step whose weights were kept.")
+    part: float = Field(
+        description="How far the weights went from the older ones to those of that step; see "
+        "clsclip.training.checks.mildest."
+    )
+    seconds: float = Field(description="All in all, over all sessions of the run.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many views of which size a step takes.
+
+    Attributes
+    ----------
+    settings : FinetuneSettings
+    size : int
+        Side in pixels of what the network reads at once.
+    patch : int
+        p, which sides are multiples of.
+    """
+
+    settings: FinetuneSettings
+    size: int
+    patch: int
+
+    @property
+    def first_size(self) -> int:
+        """Side of the smaller views."""
+        return max(1, round(FIRST_SIZE * self.size / self.patch)) * self.patch
+
+    def side(self, part: float) -> int:
+        """Side of the views once ``part`` (0 to 1) of the run is over."""
+        return self.first_size if part < FIRST_PART else self.size
+
+    def views(self, side: int) -> tuple[int, int]:
+        """Views of corrected images and remembered ones per batch."""
+        count = round(self.settings.batch_size * (self.size / side) ** 2)
+        remembered = min(round(count * self.settings.replay), count - 1)
+        return count - remembered, remembered
+
+    def remembered(self, side: int) -> int:
+        """Views to remember by."""
+        return round(REMEMBERED * (self.size / side) ** 2)
+
+    def budget(self, images: int) -> FinetuneSettings:
+        """The settings with steps, where epochs are asked for."""
+        if not self.settings.epochs:
+            return self.settings
+        first, full = (self.views(side)[0] for side in (self.first_size, self.size))
+        views = self.settings.accumulate * (FIRST_PART * first + (1 - FIRST_PART) * full)
+        steps = math.ceil(self.settings.epochs * VIEWS_PER_EPOCH * images / views)
+        return self.settings.model_copy(update={"steps": steps})

@@ -1,0 +1,168 @@
+"""Views of corrected images, at the scales at which the predictor will look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clsclip.predict.transforms import resize
+from clsclip.predict.zoom import refined_zoom, whole_image_zoom
+from clsclip.training.corrections import Correction
+from clsclip.training.crops import View, relight
+
+ON_OBJECT: Final = 0.75
+"""Share of views that are centred near a pixel of the word, where there is one."""
+
+ASKED_PRESENT: Final = 0.8
+"""Share of views of an image that are asked for a word that the image shows."""
+
+ZOOM_JITTER: Final = 0.3
+"""Largest difference of a view's zoom from the predictor's, as a natural logarithm."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Views with one word each.
+
+    Attributes
+    ----------
+    images : Tensor of float32, shape (B, 3, S, S)
+        RGB in [0, 1].
+    words : tuple of str, length B
+        Canonical.
+    masks, valid : Tensor of bool, shape (B, S, S)
+        Mask of each word, and the pixels that a person vouches for.
+    """
+
+    images: Tensor
+    words: tuple[str, ...]
+    masks: Tensor
+    valid: Tensor
+
+
+class Lessons:
+    """Draws views of corrections, turned, mirrored and relit.
+
+    Parameters
+    ----------
+    corrections : sequence of Correction
+    words : sequence of str
+        What is learnt; every correction has a mask of each.
+    image_size : int
+        Side in pixels of what the network reads at once when it predicts.
+    rng : numpy Generator
+    """
+
+    def __init__(
+        self,
+        corrections: Sequence[Correction],
+        words: Sequence[str],
+        image_size: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.words = tuple(words)
+        self._corrections, self._rng = corrections, rng
+        self._image_size = image_size
+        self._zooms: dict[tuple[int, str], tuple[float, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._corrections)
+
+    def draw(self, count: int, size: int) -> Lesson:
+        """``count`` views of ``size`` pixels a side, every image as often as any other."""
+        rng = self._rng
+        images, words, masks, valid = [], [], [], []
+        for index in rng.integers(len(self._corrections), size=count):
+            word = self.word(int(index))
+            view = self.view(int(index), word, size)
+            images.append(relight(view.pixels(), False, rng))
+            words.append(word)
+            masks.append(view.mask(word))
+            valid.append(view.valid())
+        return Lesson(torch.stack(images), tuple(words), torch.stack(masks), torch.stack(valid))
+
+    def view(self, index: int, word: str, size: int) -> View:
+        """A random view of one correction.
+
+        Parameters
+        ----------
+        index : int
+            Which correction.
+        word : str
+            The view is centred on one of its pixels more often than not.
+        size : int
+            S, side in model pixels.
+        """
+        rng = self._rng
+        example = self._corrections[index].example
+        zooms = self._zooms_of(index, word)
+        zoom = zooms[int(rng.integers(len(zooms)))]
+        zoom *= float(np.exp(rng.uniform(-ZOOM_JITTER, ZOOM_JITTER)))
+        side = max(8, round(size / zoom))
+        corner = []
+        mask = example.masks[word]
+        found = np.argwhere(mask) if mask.any() and rng.random() < ON_OBJECT else None
+        centre = None if found is None else found[int(rng.integers(len(found)))]
+        for axis, length in enumerate(mask.shape):
+            spare = length - side
+            if spare <= 0:
+                corner.append(-(-spare // 2))
+            elif centre is None:
+                corner.append(int(rng.integers(spare + 1)))
+            else:
+                near = centre[axis] - side / 2 + rng.uniform(-0.35, 0.35) * side
+                corner.append(int(np.clip(round(near), 0, spare)))
+        return _MirroredView(
+            example, size, corner[0], corner[1], side, side, bool(rng.random() < 0.5),
+            int(rng.integers(4)),
+        )  # fmt: skip
+
+    def word(self, index: int) -> str:
+        """A word to ask of a view of one correction: one that it shows more often than not."""
+        shown = [word for word in self.words if word in self._corrections[index].shows]
+        pool = shown if shown and self._rng.random() < ASKED_PRESENT else self.words
+        return pool[int(self._rng.integers(len(pool)))]
+
+    def _zooms_of(self, index: int, word: str) -> tuple[float, ...]:
+        if (index, word) not in self._zooms:
+            mask = self._corrections[index].example.masks[word]
+            self._zooms[index, word] = predicted_zooms(mask, self._image_size)
+        return self._zooms[index, word]
+
+
+class _MirroredView(View):
+    """A view beyond whose image the image goes on as its mirror image, like microscopy."""
+
+    @property
+    def microscopy(self) -> bool:
+        """Whether scale and direction mean nothing in the example."""
+        return True
+
+
+def predicted_zooms(mask: NDArray[np.bool_], image_size: int) -> tuple[float, ...]:
+    """Zooms at which the predictor looks at an image whose mask it finds.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (H, W)
+    image_size : int
+        Side in pixels of what the network reads at once.
+
+    Returns
+    -------
+    tuple of float
+        Model pixels per image pixel: of the first look at the whole, and of the second, if there
+        is one.
+    """
+    first = whole_image_zoom((mask.shape[0], mask.shape[1]), image_size)
+    rows, columns = (max(1, round(first * length)) for length in mask.shape)
+    plane = torch.from_numpy(mask.astype(np.float32))[None, None]
+    seen: NDArray[np.bool_] = (resize(plane, (rows, columns))[0, 0] >= 0.5).numpy()
+    second = refined_zoom(seen, first)
+    return (first,) if second is None else (first, second)
