@@ -180,7 +180,24 @@ class RegionSettings(DetectorSettings):
     )
 
 
-class BackendSettings(DeviceSettings):
+class StoreSettings(Settings):
+    """Where annotations are kept."""
+
+    store: str = Field(
+        "",
+        title="Store",
+        description="Folder in which accepted corrections are kept. Empty: what "
+        "NAPARI_CLSCLIP_STORE names, else in the user's data folder.",
+    )
+    database: str = Field(
+        "",
+        title="Database",
+        description="SQLAlchemy URL of the database of the store, e.g. "
+        "postgresql+psycopg://user@host/name. Empty: a file in its folder.",
+    )
+
+
+class BackendSettings(DeviceSettings, StoreSettings):
     """How a backend process runs."""
 
     host: str = Field(
@@ -209,18 +226,6 @@ class BackendSettings(DeviceSettings):
         title="Allowed hosts",
         description="Further names by which clients may call this backend (the Host header); "
         "127.0.0.1, localhost and the listening address always may.",
-    )
-    store: str = Field(
-        "",
-        title="Store",
-        description="Folder in which accepted corrections are kept. Empty: what "
-        "NAPARI_CLSCLIP_STORE names, else in the user's data folder.",
-    )
-    database: str = Field(
-        "",
-        title="Database",
-        description="SQLAlchemy URL of the database of the store, e.g. "
-        "postgresql+psycopg://user@host/name. Empty: a file in its folder.",
     )
     preload: str = Field(
         "",

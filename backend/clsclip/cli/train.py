@@ -1,4 +1,4 @@
-"""``napari-clsclip-train``: pre-train a CLIP, train a head or detector, teach, bundle, evaluate."""
+"""``napari-clsclip-train``: pre-train, train, teach, keep annotations, bundle, evaluate."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ from clsclip.model.checkpoint import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate
+from clsclip.training.exchange import (
+    ExportSettings,
+    ImportSettings,
+    export_annotations,
+    import_annotations,
+)
 from clsclip.training.finetune import finetune
 from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.fit import FitSettings, fit
@@ -50,6 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--output", required=True, type=Path, help="Run directory.")
         command.add_argument("--resume", action="store_true", help="Go on with the run in OUTPUT.")
         add_settings(command, settings)
+    text = "Keep images with label images in the annotation store."
+    add_settings(commands.add_parser("import", help=text, description=text), ImportSettings)
+    text = "Write what is in the annotation store as folders of images and label images."
+    add_settings(commands.add_parser("export", help=text, description=text), ExportSettings)
     text = "Write a trained model with its CLIP weights as one self-contained folder."
     add_settings(commands.add_parser("bundle", help=text, description=text), BundleSettings)
     text = "Measure a model on images with label images."
@@ -81,6 +91,13 @@ def _run(args: argparse.Namespace) -> int:
                      tell=_tell, cancelled=stop.is_set)  # fmt: skip
         print(args.output)  # noqa: T201
         return CANCELLED if stop.is_set() else 0
+    if args.command == "import":
+        print(import_annotations(settings_from(args, ImportSettings)))  # noqa: T201
+        return 0
+    if args.command == "export":
+        for folder in export_annotations(settings_from(args, ExportSettings)):
+            print(folder)  # noqa: T201
+        return 0
     if args.command == "pretrain":
         path = pretrain(settings_from(args, PretrainSettings), args.output, resume=args.resume,
                         tell=_tell)  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clsclip.errors import ClsClipError, FileError
 from clsclip.image_files import list_images, read_image
@@ -38,10 +40,32 @@ class Correction:
         return self.example.present
 
 
-def read_corrections(
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image file and what its label file says.
+
+    Attributes
+    ----------
+    file : Path
+        Of the image.
+    image : ndarray, shape (H, W) or (H, W, C)
+        As it is stored.
+    masks : dict of str to ndarray of bool, shape (H, W)
+        Mask of every word, perhaps an empty one.
+    unknown : ndarray of bool, shape (H, W)
+        Pixels for which nobody vouches.
+    """
+
+    file: Path
+    image: NDArray[Any]
+    masks: dict[str, NDArray[np.bool_]]
+    unknown: NDArray[np.bool_]
+
+
+def read_labelled(
     images: Path, labels: Path, word: str, ignore: int | None = None
-) -> tuple[tuple[str, ...], tuple[Correction, ...]]:
-    """Read a folder of images and one of label images of the same names.
+) -> tuple[tuple[str, ...], Iterator[LabelledImage]]:
+    """Read a folder of images and one of label images of the same names, one by one.
 
     Parameters
     ----------
@@ -55,48 +79,78 @@ def read_corrections(
     -------
     words : tuple of str
         Canonical.
-    corrections : tuple of Correction
+    labelled : iterator of LabelledImage
         By name of the file.
 
     Raises
     ------
     FileError
         If an image or a label image is missing, cannot be read, is of another size than its
-        partner or no label image; or if no pixel of a word is labelled anywhere.
+        partner or no label image.
     InvalidConfigError
     """
     pairs = _pairs(images, labels)
     classes = read_classes(labels)
     words = chosen_words(word, classes, labels)
-    corrections = []
-    for image_file, label_file in pairs:
-        image, values = _read_rgb(image_file), read_labels(label_file)
-        if image.shape[:2] != values.shape:
-            raise FileError(
-                f"'{label_file}' is {values.shape[0]} x {values.shape[1]} pixels, its image "
-                f"'{image_file}' {image.shape[0]} x {image.shape[1]}. They must be of one size."
-            )
-        unknown = np.zeros(values.shape, bool) if ignore is None else values == ignore
-        if unknown.all():
-            raise FileError(
-                f"Every pixel of '{label_file}' has the value {ignore} and is ignored: there is "
-                "nothing to learn. Leave the image out, or give another --ignore."
-            )
-        known = np.where(unknown, 0, values)
-        masks = {name: word_labels(label_file, known, name, classes) > 0 for name in words}
-        corrections.append(
-            Correction(
-                image_file.stem,
-                Example(
-                    image=image,
-                    masks=masks,
-                    present=frozenset(name for name in words if masks[name].any()),
-                    ignore=unknown if unknown.any() else None,
-                ),
-            )
+
+    def read() -> Iterator[LabelledImage]:
+        for image_file, label_file in pairs:
+            image, values = read_image(image_file), read_labels(label_file)
+            if image.shape[:2] != values.shape:
+                raise FileError(
+                    f"'{label_file}' is {values.shape[0]} x {values.shape[1]} pixels, its image "
+                    f"'{image_file}' {image.shape[0]} x {image.shape[1]}. They must be of one size."
+                )
+            unknown = np.zeros(values.shape, bool) if ignore is None else values == ignore
+            if unknown.all():
+                raise FileError(
+                    f"Every pixel of '{label_file}' has the value {ignore} and is ignored: there "
+                    "is nothing to learn. Leave the image out, or give another --ignore."
+                )
+            known = np.where(unknown, 0, values)
+            masks = {name: word_labels(label_file, known, name, classes) > 0 for name in words}
+            yield LabelledImage(image_file, image, masks, unknown)
+
+    return words, read()
+
+
+def read_corrections(
+    images: Path, labels: Path, word: str, ignore: int | None = None
+) -> tuple[tuple[str, ...], tuple[Correction, ...]]:
+    """Read a folder of images and one of label images of the same names.
+
+    Parameters
+    ----------
+    images, labels, word, ignore
+        See :func:`read_labelled`.
+
+    Returns
+    -------
+    words : tuple of str
+        Canonical.
+    corrections : tuple of Correction
+        By name of the file.
+
+    Raises
+    ------
+    FileError, InvalidConfigError
+        As :func:`read_labelled` does; or if no pixel of a word is labelled anywhere.
+    """
+    words, labelled = read_labelled(images, labels, word, ignore)
+    corrections = tuple(
+        Correction(
+            each.file.stem,
+            Example(
+                image=_rgb(each),
+                masks=each.masks,
+                present=frozenset(name for name in words if each.masks[name].any()),
+                ignore=each.unknown if each.unknown.any() else None,
+            ),
         )
+        for each in labelled
+    )
     _require_words(words, corrections, labels)
-    return words, tuple(corrections)
+    return words, corrections
 
 
 def _require_words(words: Sequence[str], corrections: Sequence[Correction], labels: Path) -> None:
@@ -132,11 +186,10 @@ def _pairs(images: Path, labels: Path) -> list[tuple[Path, Path]]:
     return [(found["image"][stem], found["label image"][stem]) for stem in found["image"]]
 
 
-def _read_rgb(file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _rgb(labelled: LabelledImage) -> NDArray[np.uint8]:
     try:
-        rgb = to_rgb(read_image(file))
-    except FileError:
-        raise
+        rgb = to_rgb(labelled.image)
     except ClsClipError as error:
-        raise FileError(f"'{file}': {error.message}") from error
-    return np.round(rgb * 255).astype(np.uint8)
+        raise FileError(f"'{labelled.file}': {error.message}") from error
+    pixels: NDArray[np.uint8] = np.round(rgb * 255).astype(np.uint8)
+    return pixels
