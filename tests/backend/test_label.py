@@ -198,13 +198,13 @@ def test_regions_of_the_detector_and_why_they_were_chosen(
         "empty": "Regions come from the detector, which knows 'dog'. It found none: the whole "
         "image was looked at.",
     }
-    labels = imread(tmp_path / "plus" / "dog.tif")
-    assert labels[45:75, 85:115].all()
-    assert not labels[:10].any()
+    assert imread(tmp_path / "plus" / "dog.tif").all()
     assert imread(tmp_path / "plus" / "empty.tif").all()
     named = [*arguments, str(tmp_path / "named"), "--model", str(tiny_model)]
     assert main([*named, "--regions", "detector", "--detector", str(disk_detector)]) == 0
-    np.testing.assert_array_equal(imread(tmp_path / "named" / "dog.tif"), labels)
+    labels = imread(tmp_path / "named" / "dog.tif")
+    assert labels[45:75, 85:115].all()
+    assert not labels[:10].any()
     tiles = [*arguments, str(tmp_path / "tiles"), "--model", str(plus_model)]
     assert main([*tiles, "--regions", "tiles", "--words", "dog, nucleus"]) == 0
     assert {row["regions"] for row in rows(tmp_path / "tiles")} == {
