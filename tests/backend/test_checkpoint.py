@@ -113,7 +113,5 @@ def test_registry_finds_user_models_and_names_unknown_ones(
     assert "broken" in (models["broken"].reason or "")
     assert registry.find_model("mine") == tmp_path / "mine"
     assert registry.find_model(str(tiny_model)) == tiny_model
-    shutil.copytree(tiny_model, tmp_path / "run" / "model")
-    assert registry.find_model(str(tmp_path / "run")) == tmp_path / "run" / "model"
     with pytest.raises(UnknownModelError, match=r"no model 'min'.*mine"):
         registry.find_model("min")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.predict.transforms import resize
-from clsclip.predict.zoom import refined_zoom, whole_image_zoom
+from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 from clsclip.training.corrections import Correction
 from clsclip.training.crops import View, relight
 
@@ -157,12 +157,17 @@ def predicted_zooms(mask: NDArray[np.bool_], image_size: int) -> tuple[float, ..
     Returns
     -------
     tuple of float
-        Model pixels per image pixel: of the first look at the whole, and of the second, if there
-        is one.
+        Model pixels per image pixel of the looks that the predictor takes, the first one first.
     """
-    first = whole_image_zoom((mask.shape[0], mask.shape[1]), image_size)
-    rows, columns = (max(1, round(first * length)) for length in mask.shape)
+    zooms = [whole_image_zoom((mask.shape[0], mask.shape[1]), image_size)]
     plane = torch.from_numpy(mask.astype(np.float32))[None, None]
-    seen: NDArray[np.bool_] = (resize(plane, (rows, columns))[0, 0] >= 0.5).numpy()
-    second = refined_zoom(seen, first)
-    return (first,) if second is None else (first, second)
+    for _ in range(REFINEMENTS):
+        rows, columns = (max(1, round(zooms[-1] * length)) for length in mask.shape)
+        seen: NDArray[np.bool_] = (resize(plane, (rows, columns))[0, 0] >= 0.5).numpy()
+        finer = refined_zoom(seen, zooms[-1])
+        if finer is None:
+            break
+        zooms.append(finer)
+    if len(zooms) > 1:
+        zooms.append(max(zooms[0], zooms[-1] * COMPANION))
+    return tuple(dict.fromkeys(zooms))
