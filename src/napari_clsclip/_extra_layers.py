@@ -100,7 +100,7 @@ class ExtraLayers:
                 contrast_limits=(0.0, 1.0),
                 opacity=_PROBABILITY_OPACITY,
                 blending="additive",
-                **_place(plane),
+                **plane.placement.arguments(),
             )
             self._probabilities[layer] = identity
             self._insert_above(image, layer)
@@ -135,7 +135,7 @@ class ExtraLayers:
             layer = Shapes(
                 ndim=len(plane.index.shape),
                 name=f"{', '.join(segmentation.words)}, regions",
-                **_place(plane),
+                **plane.placement.arguments(),
             )
             self._proposals[layer] = known
             self._viewer.add_layer(layer)
@@ -161,19 +161,6 @@ def _identity(image: Image, plane: Plane, segmentation: Segmentation) -> Identit
     return (weakref.ref(image), segmentation.words, segmentation.model, segmentation.model_version,
             plane.index.shape, plane.index.hidden, plane.level,
             tuple(plane.placement.scale), tuple(plane.placement.translate))  # fmt: skip
-
-
-def _place(plane: Plane) -> dict[str, Any]:
-    where = plane.placement
-    return {
-        "scale": where.scale,
-        "translate": where.translate,
-        "rotate": where.rotate,
-        "shear": where.shear,
-        "affine": where.affine,
-        "units": where.units,
-        "axis_labels": where.axis_labels,
-    }
 
 
 def _vertices(region: RegionUsed, index: PlaneIndex) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ Numpy only: nothing here imports Qt, and napari's objects are only read.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -49,6 +49,10 @@ class Placement:
     affine: NDArray[np.float64]
     units: tuple[Any, ...]
     axis_labels: tuple[str, ...]
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments with which a layer lies there."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def moved(self, offset: NDArray[np.float64]) -> Placement:
         """Place an array whose first pixel is the one at ``offset`` (N numbers, in pixels)."""

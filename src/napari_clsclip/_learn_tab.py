@@ -7,7 +7,6 @@ from typing import Final
 
 from napari.components import ViewerModel
 from napari.layers import Labels
-from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
@@ -18,7 +17,8 @@ from napari_clsclip._accept_job import StoreJob
 from napari_clsclip._acceptance import Acceptance, accept
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._layers import Plane, displayed_plane
-from napari_clsclip._segment_tab import ERROR_COLOR, SegmentTab
+from napari_clsclip._message import Message
+from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._supervisor import BackendState, BackendStatus
 
 POLL_MILLISECONDS: Final = 50
@@ -64,15 +64,14 @@ class LearnTab(QWidget):
         explanation = QLabel(_EXPLANATION)
         self.accept_button = QPushButton("Accept this plane")
         self.accept_button.setToolTip(_ACCEPT_TOOLTIP)
-        self.message = QLabel()
+        self.message = Message()
         self.kept = QLabel()
         layout = QVBoxLayout(self)
         for widget in (explanation, self.accept_button, self.message, self.kept):
             layout.addWidget(widget)
-        for label in (explanation, self.message, self.kept):
+        for label in (explanation, self.kept):
             label.setWordWrap(True)
-        for label in (self.message, self.kept):
-            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.kept.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         layout.addStretch(1)
         self.accept_button.clicked.connect(self.accept)
         connection.status_changed.connect(self._ask_once_ready)
@@ -89,14 +88,14 @@ class LearnTab(QWidget):
         try:
             layer, acceptance = self._acceptance()
         except ClsClipError as error:
-            self._show_error(error.message)
+            self.message.show_error(error.message)
             return
         key = acceptance.plane.index.key
         earlier = self._accepted.get(layer, {}).get(key)
         self._place_of_job = (layer, key)
         self._start(acceptance, "" if earlier is None else earlier.id)
         self.accept_button.setEnabled(False)
-        self._show("Keeping …")
+        self.message.show_text("Keeping …")
 
     def _acceptance(self) -> tuple[Labels, Acceptance]:
         active = self._viewer.layers.selection.active
@@ -147,24 +146,15 @@ class LearnTab(QWidget):
         except ConflictError as error:
             if place is not None:  # the next Accept makes an annotation of its own
                 self._accepted.get(place[0], {}).pop(place[1], None)
-            self._show_error(error.message)
+            self.message.show_error(error.message)
         except ClsClipError as error:
             if job.acceptance is not None:
-                self._show_error(error.message)
+                self.message.show_error(error.message)
         else:
             if kept is not None and place is not None:
                 self._accepted.setdefault(place[0], {})[place[1]] = kept
-                self._show(_what_was_kept(kept))
+                self.message.show_text(_what_was_kept(kept))
             self.kept.setText(_what_is_kept(stored))
-
-    def _show(self, text: str) -> None:
-        self.message.setStyleSheet("")
-        self.message.setText(text)
-
-    def _show_error(self, text: str) -> None:
-        self.message.setStyleSheet(f"color: {ERROR_COLOR};")
-        self.message.setText(text)
-        show_error(text)
 
 
 def _what_was_kept(kept: Annotation) -> str:

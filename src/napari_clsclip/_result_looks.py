@@ -47,7 +47,6 @@ def new_layer(
     objects : Table, optional
         Table of the objects, if the layer holds their ids.
     """
-    where = plane.placement
     features: Table
     if objects is None:
         colors = [*enumerate(class_colors(len(words)), 1), (None, "white"), (0, "transparent")]
@@ -59,13 +58,7 @@ def new_layer(
     return Labels(
         labels,
         name=", ".join(words),
-        scale=where.scale,
-        translate=where.translate,
-        rotate=where.rotate,
-        shear=where.shear,
-        affine=where.affine,
-        units=where.units,
-        axis_labels=where.axis_labels,
+        **plane.placement.arguments(),
         opacity=OPACITY,
         colormap=colormap,
         features=features,

@@ -9,13 +9,11 @@ from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Shapes
 from napari.utils import cancelable_progress
-from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -38,6 +36,7 @@ from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
 from napari_clsclip._extra_layers import ExtraLayers
 from napari_clsclip._layers import Plane
 from napari_clsclip._link_row import LinkRow
+from napari_clsclip._message import Message
 from napari_clsclip._object_updates import ObjectUpdates
 from napari_clsclip._options import MoreOptions
 from napari_clsclip._plane_choice import EveryPlane
@@ -50,7 +49,6 @@ from napari_clsclip._supervisor import BackendStatus
 from napari_clsclip._words_edit import WordsEdit
 
 POLL_MILLISECONDS: Final = 50
-ERROR_COLOR: Final = "#ff6b5e"
 
 _WORDS_TOOLTIP: Final = "What to segment: one word or a short phrase, or several with commas."
 _THRESHOLD_TOOLTIP: Final = (
@@ -86,7 +84,6 @@ class SegmentTab(QWidget):
         self._extra = ExtraLayers(viewer)
         self._object_updates = ObjectUpdates(viewer, self.results, self)
         self._object_updates.updated.connect(self._show_objects)
-        self._object_updates.failed.connect(self._show_error)
         self._left_out = ""
         self._job: SegmentJob | PlanesRun | None = None
         self._image_of_job: Image | None = None
@@ -116,13 +113,12 @@ class SegmentTab(QWidget):
         self.segment_button.setToolTip("Segment the image (Enter in the words).")
         self.cancel_button = QPushButton("Cancel")
         self.cancel_button.setEnabled(False)
-        self.message = QLabel()
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message = Message()
         self.link = LinkRow(viewer)
         self._form = QFormLayout()
         self._lay_out()
 
+        self._object_updates.failed.connect(self.message.show_error)
         self.words.returnPressed.connect(self.segment)
         self.segment_button.clicked.connect(self.segment)
         self.cancel_button.clicked.connect(self.cancel)
@@ -151,7 +147,7 @@ class SegmentTab(QWidget):
         try:
             planes, request = self._asked(image)
         except ClsClipError as error:
-            self._show_error(error.message)
+            self.message.show_error(error.message)
             return
         self.words.remember(request.words)
         supervisor = self._connection.supervisor
@@ -164,14 +160,14 @@ class SegmentTab(QWidget):
                 self.results, supervisor, image, planes, request, self.threshold.value, objects
             )
             if job.nothing_to_do:
-                self._show(job.ending())
+                self.message.show_text(job.ending())
                 return
         else:
             job = SegmentJob(supervisor, planes[0], request, objects)
         self._job, self._image_of_job = job, image
         self.destroyed.connect(job.cancel)  # the viewer may be closed meanwhile
         self._show_busy(True)
-        self._show("Segmenting …")
+        self.message.show_text("Segmenting …")
         job.start()
         self._poll_timer.start()
         self._progress = cancelable_progress(
@@ -226,9 +222,9 @@ class SegmentTab(QWidget):
         self._poll_timer.start()
         status = self._connection.status
         if isinstance(job, PlanesRun):
-            self._show(job.message(status))
+            self.message.show_text(job.message(status))
         else:
-            self._show(waiting_words(job.progress, status))
+            self.message.show_text(waiting_words(job.progress, status))
         # Last, because napari's progress bar runs the event loop.
         if job.progress is not None and self._progress is not None:
             _show_progress(self._progress, job.progress)
@@ -241,7 +237,7 @@ class SegmentTab(QWidget):
         if progress is not None:
             progress.close()
         self._show_busy(False)
-        self._show("")
+        self.message.show_text("")
         if isinstance(job, PlanesRun):
             self._finish_run(job)
             return
@@ -252,9 +248,9 @@ class SegmentTab(QWidget):
             )
             note = self._show_extra(layer, image, job, segmentation)
         except CancelledError as error:
-            self._show(error.message)
+            self.message.show_text(error.message)
         except ClsClipError as error:
-            self._show_error(self._error_words(error))
+            self.message.show_error(self._error_words(error))
         else:
             objects = self.results.objects(layer)
             if objects is None:
@@ -263,7 +259,7 @@ class SegmentTab(QWidget):
                 found = objects_found(segmentation.words, objects.plane_table(job.plane.index))
                 self._follow_objects(layer)
             parts = (f"{found}, in {segmentation.seconds:.1f} s.", regions_used(segmentation), note)
-            self._show(" ".join(part for part in (*parts, self._left_out) if part))
+            self.message.show_text(" ".join(part for part in (*parts, self._left_out) if part))
 
     def _finish_run(self, run: PlanesRun) -> None:
         run.take(all_of_them=True)
@@ -273,11 +269,11 @@ class SegmentTab(QWidget):
         if self.options.shows_more:
             ending = f"{ending} Probabilities and regions are shown of single planes only."
         if error is not None:
-            self._show_error(f"{self._error_words(error)} {ending}")
+            self.message.show_error(f"{self._error_words(error)} {ending}")
         elif run.has_failures:
-            self._show_error(ending)
+            self.message.show_error(ending)
         else:
-            self._show(ending)
+            self.message.show_text(ending)
 
     def _error_words(self, error: Exception) -> str:
         if isinstance(error, BackendDiedError) and self._connection.supervisor.local:
@@ -321,7 +317,7 @@ class SegmentTab(QWidget):
         objects = self.results.objects(layer)
         if objects is not None and not self.busy:
             words = next(iter(objects.planes.values()))[1].segmentation.words
-            self._show(f"{objects_found(words, objects.table())}.")
+            self.message.show_text(f"{objects_found(words, objects.table())}.")
 
     def _update_hidden_plane(self) -> None:
         if not self.results.update_hidden_plane():
@@ -362,15 +358,6 @@ class SegmentTab(QWidget):
     def _show_busy(self, busy: bool) -> None:
         self.segment_button.setEnabled(not busy)
         self.cancel_button.setEnabled(busy)
-
-    def _show(self, text: str) -> None:
-        self.message.setStyleSheet("")
-        self.message.setText(text)
-
-    def _show_error(self, text: str) -> None:
-        self.message.setStyleSheet(f"color: {ERROR_COLOR};")
-        self.message.setText(text)
-        show_error(text)
 
     def _lay_out(self) -> None:
         form = self._form

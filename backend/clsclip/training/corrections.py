@@ -9,13 +9,38 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from clsclip.config import Settings
 from clsclip.errors import ClsClipError, FileError
 from clsclip.image_files import list_images, read_image
 from clsclip.predict.transforms import to_rgb
 from clsclip.training.class_ids import chosen_words, read_classes, word_labels
 from clsclip.training.examples import Example
 from clsclip.training.formats import read_labels
+
+
+class LabelledSettings(Settings):
+    """Which images with label images."""
+
+    images: str = Field(title="Images", description="Folder of images.")
+    labels: str = Field(
+        title="Labels",
+        description="Folder of label images (PNG or TIFF, integers) of the same names: nonzero = "
+        "the word, or class ids with a classes.csv (id,name) beside them.",
+    )
+    word: str = Field(
+        "",
+        title="Word",
+        description="The word of the labels. With a classes.csv: some of its classes, with "
+        "commas; empty: all of them.",
+    )
+    ignore: int | None = Field(
+        None,
+        title="Ignore",
+        description="Value of label pixels for which nobody vouches; without it, a person vouches "
+        "for the background too.",
+    )
 
 
 @dataclass(frozen=True)

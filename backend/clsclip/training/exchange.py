@@ -18,31 +18,15 @@ from clsclip.errors import ClsClipError, FileError, NotFoundError
 from clsclip.predict.transforms import to_rgb
 from clsclip.store.annotation import AnnotationArrays
 from clsclip.store.store import AnnotationStore, store_folder
-from clsclip.training.corrections import LabelledImage, read_labelled
+from clsclip.training.corrections import LabelledImage, LabelledSettings, read_labelled
 from clsclip.wire_annotations import Annotation, Correction, Details
 
 IGNORED: Final = 65535
 """Value of exported label pixels for which nobody vouches."""
 
 
-class ImportSettings(StoreSettings):
+class ImportSettings(LabelledSettings, StoreSettings):
     """What is imported."""
-
-    images: str = Field(title="Images", description="Folder of images.")
-    labels: str = Field(
-        title="Labels",
-        description="Folder of label images (PNG or TIFF, integers) of the same names: nonzero = "
-        "the word, or class ids with a classes.csv (id,name) beside them.",
-    )
-    word: str = Field(
-        "",
-        title="Word",
-        description="The word of the labels. With a classes.csv: some of its classes, with "
-        "commas; empty: all of them.",
-    )
-    ignore: int | None = Field(
-        None, title="Ignore", description="Value of label pixels for which nobody vouches."
-    )
 
 
 class ExportSettings(StoreSettings):

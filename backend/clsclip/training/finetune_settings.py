@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import Field
 
 from clsclip.config import DEFAULT_MODEL, Settings
+from clsclip.training.corrections import LabelledSettings
 from clsclip.training.holdout import Figures
 from clsclip.training.run import BudgetSettings
 
@@ -25,29 +26,11 @@ REMEMBERED: Final = 32
 """Views of full size by which the model remembers what it knew; more of the smaller ones."""
 
 
-class FinetuneSettings(BudgetSettings):
+class FinetuneSettings(LabelledSettings, BudgetSettings):
     """What a model is to learn from corrected images."""
 
-    images: str = Field(title="Images", description="Folder of images.")
-    labels: str = Field(
-        title="Labels",
-        description="Folder of label images (PNG or TIFF, integers) of the same names: nonzero = "
-        "the word, or class ids with a classes.csv (id,name) beside them.",
-    )
-    word: str = Field(
-        "",
-        title="Word",
-        description="The word to learn. With a classes.csv: some of its classes, with commas; "
-        "empty: all of them.",
-    )
     model: str = Field(
         DEFAULT_MODEL, title="Model", description="Name or path of the model to go on from."
-    )
-    ignore: int | None = Field(
-        None,
-        title="Ignore",
-        description="Value of label pixels for which nobody vouches; without it, a person vouches "
-        "for the background too.",
     )
     minutes: float = Field(
         1.5, title="Minutes", description="Longest training time; it may end earlier.", gt=0
