@@ -285,7 +285,7 @@ def test_killed_resumed_cancelled_resumed(
     request: pytest.FixtureRequest,
 ) -> None:  # fmt: skip
     run, checkpoint = tmp_path / "run", tmp_path / "run" / "state.safetensors"
-    command = [*command, "--epochs", "60"]
+    command = [*command, "--epochs", "40"]
 
     def start(*more: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
