@@ -214,6 +214,17 @@ def test_one_of_many_at_the_same_moment_wins(store: AnnotationStore) -> None:
     assert [version.id for version in store.versions(first.id)] == [first.id, winner]
 
 
+def _open(folder: str) -> int:
+    with AnnotationStore(Path(folder)) as store:
+        return len(store)
+
+
+def test_many_open_a_new_store_at_the_same_moment(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(6) as pool:
+        for attempt in range(5):
+            assert list(pool.map(_open, [str(tmp_path / str(attempt))] * 6)) == [0] * 6
+
+
 _WRITER = """
 import sys
 from pathlib import Path
@@ -236,11 +247,17 @@ def _write(folder: Path, first: int) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_nothing_accepted_is_lost_when_writers_are_killed(tmp_path: Path) -> None:
+def test_nothing_accepted_is_lost_when_writers_are_killed(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     accepted: set[int] = set()
     rng = np.random.default_rng(0)
     for attempt in range(6):
         writers = [_write(tmp_path, 10_000 * (2 * attempt + k)) for k in range(2)]
+        for writer in writers:
+            assert writer.stdout is not None
+            for end in (writer.stdout.close, writer.wait, writer.kill):  # in reverse order
+                request.addfinalizer(end)
         for writer in writers:
             assert writer.stdout is not None
             accepted.add(int(writer.stdout.readline()))

@@ -237,7 +237,7 @@ def test_cancel_ends_at_once_and_the_backend_stops_too(
 def test_removed_image_still_gets_its_result(dock: Dock, qtbot: QtBot) -> None:
     viewer, widget = dock()
     tab = widget.segment_tab
-    viewer.add_image(noise(64, 64))
+    viewer.add_image(noise(600, 600))  # so that it is not done before the image is removed
     tab.segment_button.click()
     viewer.layers.clear()
     qtbot.waitUntil(lambda: not tab.busy, timeout=MILLISECONDS)

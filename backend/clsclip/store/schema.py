@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,12 @@ DATABASE_FILE: Final = "annotations.db"
 
 BUSY_SECONDS: Final = 30
 """How long SQLite waits for another process that writes."""
+
+CREATION_TRIES: Final = 20
+"""How often it is tried to make the tables that another process may be making, too."""
+
+CREATION_PAUSE: Final = 0.05
+"""Seconds between two tries."""
 
 _SHA256: Final = String(64)
 
@@ -113,10 +120,7 @@ def open_database(folder: Path, url: str = "") -> Engine:
         engine = create_engine(address)
         if address.get_backend_name() == "sqlite":
             event.listen(engine, "connect", _set_up_sqlite)
-        try:
-            version = _make_tables(engine)
-        except (IntegrityError, OperationalError, ProgrammingError):
-            version = _make_tables(engine)  # another process made them at the same moment
+        version = _make_tables_among_others(engine)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise InvalidConfigError(
             f"The driver of the database '{_shown(address)}' is not installed ({error}). For "
@@ -135,6 +139,18 @@ def open_database(folder: Path, url: str = "") -> Engine:
             "Update napari-clsclip."
         )
     return engine
+
+
+def _make_tables_among_others(engine: Engine) -> int:
+    """Make the tables, also if other processes are about to make them at the same moment."""
+    for _ in range(CREATION_TRIES - 1):
+        try:
+            return _make_tables(engine)
+        except (IntegrityError, OperationalError, ProgrammingError) as error:
+            if not any(word in cause(error) for word in ("exist", "lock", "duplicate", "UNIQUE")):
+                raise  # a server that is not there would only be waited for again
+            time.sleep(CREATION_PAUSE)
+    return _make_tables(engine)
 
 
 def _make_tables(engine: Engine) -> int:
