@@ -31,29 +31,37 @@ class Acceptance:
     ----------
     plane : Plane
         Of the image.
-    labels : ndarray of uint16, shape (H, W)
-        Class ids: 0 is background, ``k + 1`` is word ``k``.
+    ids : ndarray of int, shape (H, W)
+        A copy of the plane of the layer.
+    layer : str
+        Name of the layer.
     words : tuple of str, length K
-    vouched : ndarray of bool, shape (H, W), or None
-        Pixels that the user vouches for; None: all.
+    objects : dict of int to int, or None
+        Class id of each object, if the ids are those of objects.
+    predicted : tuple of PlaneIndex
+        See :func:`accept`.
     details : Details
     """
 
     plane: Plane
-    labels: NDArray[np.uint16]
+    ids: NDArray[Any]
+    layer: str
     words: tuple[str, ...]
-    vouched: NDArray[np.bool_] | None
+    objects: dict[int, int] | None
+    predicted: tuple[PlaneIndex, ...]
     details: Details
 
     def correction(self) -> Correction:
-        """Read the image. Call it outside the Qt thread: a lazy image may take long.
+        """Read the image and find the class of each pixel. Call it outside the Qt thread.
 
         Raises
         ------
         InvalidImageError
+            If the image cannot be read, or the ids do not fit the words.
         """
-        image = read_plane(self.plane)
-        return Correction(image, self.labels, self.words, self.vouched, self.details)
+        labels = _class_ids(self.ids, self.words, self.objects, self.layer)
+        vouched = _vouched(labels, self.plane.index, self.predicted)
+        return Correction(read_plane(self.plane), labels, self.words, vouched, self.details)
 
 
 def accept(
@@ -82,7 +90,7 @@ def accept(
     Raises
     ------
     InvalidImageError
-        If the layer does not fit the image, or its ids do not fit the words.
+        If the layer does not fit the image.
     """
     index = displayed_index(layer, dims)
     if index.shape != plane.index.shape or index.index != plane.index.index:
@@ -93,16 +101,15 @@ def accept(
         )
     made = layer.metadata.get(METADATA_KEY, {})
     own = tuple(made.get("words", words))
-    ids = np.asarray(plane.index.view(layer.data))
-    table = _classes_of_objects(layer, own) if "objects" in made else None
-    labels = _class_ids(ids, own, table, str(layer.name))
     where = plane.placement
     shown = list(plane.index.displayed)
     return Acceptance(
         plane,
-        labels,
+        np.array(plane.index.view(layer.data)),
+        str(layer.name),
         own,
-        _vouched(labels, plane.index, predicted),
+        _classes_of_objects(layer, own) if "objects" in made else None,
+        tuple(predicted),
         Details(
             source=plane.image,
             origin="widget",
