@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from clsclip.errors import CheckpointError, FileError, UnknownModelError
 from clsclip.model import registry
-from clsclip.model.checkpoint import load_model, model_version, save_model
+from clsclip.model.checkpoint import load_model, load_word_heads, model_version, save_model
+from clsclip.model.config import read_config
+from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 
 
 @pytest.fixture
@@ -115,3 +117,34 @@ def test_registry_finds_user_models_and_names_unknown_ones(
     assert registry.find_model(str(tiny_model)) == tiny_model
     with pytest.raises(UnknownModelError, match=r"no model 'min'.*mine"):
         registry.find_model("min")
+
+
+def test_heads_of_taught_words(tiny_model: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_model)
+    state = {name: tensor + 0.25 for name, tensor in model.head_state().items()}
+    taught = with_word_head((), WordHead(("star", "nucleus"), head_like(model, state)))
+    folder = tmp_path / "taught"
+    save_model(model, folder, source="", bundle=torch.float32, word_heads=taught)
+    assert read_config(folder).word_heads == (("star", "nucleus"),)
+    again = load_model(folder)
+    (found,) = load_word_heads(folder, again)
+    assert all(found.state()[name].equal(state[name]) for name in state)
+    choose = HeadChoice(again, [found])
+    for spelling in ("star", "Stars", "cell nuclei"):
+        assert choose(spelling) is found.head
+    for other in ("starfish", "red star", "cell"):
+        assert choose(other) is again
+    assert found.head.towers is again.towers
+
+    newer = with_word_head([found], WordHead(("star",), head_like(again, state)))
+    assert [each.words for each in newer] == [("nucleus",), ("star",)]
+    assert len(with_word_head(newer, WordHead(("nucleus", "star"), found.head))) == 1
+
+    version = model_version(folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"star"', '"stick"'))
+    assert model_version(folder) != version
+    file = folder / "word-head-1.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="word-head-1"):
+        load_word_heads(folder, again)

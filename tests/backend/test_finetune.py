@@ -88,7 +88,9 @@ def test_the_run_is_a_model_and_only_its_head_has_moved(
     assert report["promoted"] == report["reason"].startswith("Better")
     assert figures(run)[-1]["step"] == report["steps"] > 0
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_model, run))
-    assert {name for name in before if not before[name].equal(after[name])} == set(before)
+    assert all(before[name].equal(after[name]) for name in before)
+    head = load_file(run / "word-head-1.safetensors")
+    assert {name for name in before if not before[name].equal(head[name])} == set(before)
     frozen = [load_file(folder / "clip" / "model.safetensors") for folder in (tiny_model, run)]
     assert all(frozen[0][name].equal(frozen[1][name]) for name in frozen[0])
     assert read_config(run).training["taught"][0]["word"] == "blob"
@@ -108,8 +110,20 @@ def test_the_run_is_a_model_and_only_its_head_has_moved(
     assert main(again) == 0
     taught = read_config(run).training["taught"]
     assert [each["word"] for each in taught] == ["blob", "cell"]
+    assert read_config(run).word_heads == (("blob",), ("cell",))
     report = json.loads((run / "report.json").read_text())
-    assert "blob" in report["before"]["old_words"]  # its images are still at hand
+    assert report["before"]["old_words"].keys() == {"cell"}  # scenes show it
+    picture = np.asarray(Image.open(lesson / "images" / "0.png"))
+    versions = [Predictor(model) for model in (str(tiny_model), moved, str(run))]
+    first, second, third = (v.segment(picture, ["blob", "cell", "dog"]) for v in versions)
+    changed = [
+        [not np.array_equal(*pair) for pair in zip(a.probabilities, b.probabilities, strict=True)]
+        for a, b in ((first, second), (second, third))
+    ]
+    assert changed == [[True, False, False], [False, True, False]]
+    spelled = versions[2].segment(picture, ["Blobs", "a blob"])
+    words = versions[2].segment(picture, ["blobs", "the blob"])
+    np.testing.assert_array_equal(spelled.probabilities[0], words.probabilities[0])
     assert main(again) == 1
     assert "--resume" in capsys.readouterr().err
     assert main([*again, "--resume"]) == 0

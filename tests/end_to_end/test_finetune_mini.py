@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from clsclip import Predictor
 from clsclip.cli.train import main
 
 
@@ -46,4 +47,8 @@ def test_a_new_structure_is_learnt_and_old_words_stay(tmp_path: Path) -> None:
     ) == 0  # fmt: skip
     report = json.loads((run / "report.json").read_text())
     assert report["after"]["miou"] >= report["before"]["miou"] + 0.2
-    assert report["before"]["old_words"]
+    picture = np.asarray(Image.open(tmp_path / "images" / "0.png"))
+    versions = [Predictor(model, device="cpu") for model in ("mini", str(run))]
+    older, newer = (each.segment(picture, ["nucleus", "crossbars"]) for each in versions)
+    np.testing.assert_array_equal(older.probabilities[0], newer.probabilities[0])
+    assert (older.probabilities[1] != newer.probabilities[1]).any()

@@ -3,16 +3,18 @@
 A model directory holds the trained part of one ClsCLIP (projections and decoder) and says to
 which CLIP weights it belongs: a hub name, a folder, or a folder inside the model directory. The
 SHA-256 of those base weights is stored, so that a head is never put on other towers. The run
-directory of a training that has ended is a model directory with further files in it.
+directory of a training that has ended is a model directory with further files in it. Words that
+the model was taught have heads of their own in files beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ from clsclip.errors import CheckpointError, FileError
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import CONFIG_FILE, BaseWeights, ModelConfig, read_config
+from clsclip.model.word_heads import WORD_HEAD_FILE, WordHead, head_like
 
 WEIGHTS_FILE: Final = "model.safetensors"
 BASE_FOLDER: Final = "clip"
@@ -82,6 +85,7 @@ def save_model(
     description: str = "",
     training: Mapping[str, Any] | None = None,
     bundle: torch.dtype | None = None,
+    word_heads: Sequence[WordHead] = (),
 ) -> None:
     """Write a model directory.
 
@@ -100,13 +104,17 @@ def save_model(
         Write the CLIP weights too, in this format (and the head likewise), so that the directory
         is complete by itself. The model in memory is rounded to it, so that its fingerprint is
         the one of the files.
+    word_heads : sequence of WordHead
+        Heads of taught words.
 
     Raises
     ------
     FileError
     """
     with atomic_directory(Path(path)) as draft:
-        _write_model(model, draft, source, revision, description, training, bundle)
+        _write_model(
+            model, draft, source, revision, description, training, bundle, word_heads=word_heads
+        )
 
 
 def save_run_model(
@@ -119,6 +127,7 @@ def save_run_model(
     training: Mapping[str, Any] | None = None,
     bundle: torch.dtype | None = None,
     clip: Path | None = None,
+    word_heads: Sequence[WordHead] = (),
 ) -> None:
     """Make a run directory a model directory; its other files stay.
 
@@ -127,7 +136,7 @@ def save_run_model(
 
     Parameters
     ----------
-    model, source, revision, description, training, bundle
+    model, source, revision, description, training, bundle, word_heads
         As :func:`save_model` takes them.
     run : Path
         Exists.
@@ -144,12 +153,15 @@ def save_run_model(
     except OSError as error:
         raise FileError(f"'{run}' cannot be written ({error}).") from error
     try:
-        _write_model(model, draft, source, revision, description, training, bundle, clip)
+        _write_model(
+            model, draft, source, revision, description, training, bundle, clip, word_heads
+        )
         (run / CONFIG_FILE).unlink(missing_ok=True)
         if (draft / BASE_FOLDER).is_dir():
             shutil.rmtree(run / BASE_FOLDER, ignore_errors=True)
             (draft / BASE_FOLDER).rename(run / BASE_FOLDER)
-        (draft / WEIGHTS_FILE).replace(run / WEIGHTS_FILE)
+        for file in (WEIGHTS_FILE, *map(WORD_HEAD_FILE.format, range(1, len(word_heads) + 1))):
+            (draft / file).replace(run / file)
         (draft / CONFIG_FILE).replace(run / CONFIG_FILE)
     except OSError as error:
         raise _unwritable(run, error) from error
@@ -160,11 +172,13 @@ def save_run_model(
 def _write_model(
     model: ClsClip, draft: Path, source: str, revision: str | None, description: str,
     training: Mapping[str, Any] | None, bundle: torch.dtype | None, clip: Path | None = None,
+    word_heads: Sequence[WordHead] = (),
 ) -> None:  # fmt: skip
     """Fill a folder that nobody reads yet."""
     try:
         if bundle is not None:
-            model.to(bundle)
+            for part in (model, *(each.head for each in word_heads)):
+                part.to(bundle)
             model.towers.clip.save_pretrained(draft / BASE_FOLDER)
             model.towers.tokenizer.save_pretrained(draft / BASE_FOLDER)
             source, revision = BASE_FOLDER, None
@@ -175,10 +189,12 @@ def _write_model(
             description=description,
             base=BaseWeights(source=source, revision=revision, sha256=model.towers.fingerprint()),
             head=model.settings,
+            word_heads=tuple(each.words for each in word_heads),
             training=dict(training or {}),
         )
-        state = {name: tensor.contiguous().cpu() for name, tensor in model.head_state().items()}
-        save_file(state, draft / WEIGHTS_FILE)
+        _write_head(model, draft / WEIGHTS_FILE)
+        for k, each in enumerate(word_heads, start=1):
+            _write_head(each.head, draft / WORD_HEAD_FILE.format(k))
         (draft / CONFIG_FILE).write_text(config.model_dump_json(indent=2) + "\n")
         for file in draft.rglob("*"):
             if file.is_file():
@@ -186,6 +202,10 @@ def _write_model(
                 _flush(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(draft.parent, error) from error
+
+
+def _write_head(head: ClsClip, file: Path) -> None:
+    save_file({name: t.contiguous().cpu() for name, t in head.head_state().items()}, file)
 
 
 def _unwritable(folder: Path, error: Exception) -> FileError:
@@ -228,7 +248,35 @@ def load_model(path: str | Path, towers: ClipTowers | None = None) -> ClsClip:
             f"{found[:12]}… found). Restore those weights or train the head again."
         )
     model = ClsClip(towers, config.head)
-    state = read_tensors(folder / WEIGHTS_FILE)
+    state = _read_head(folder / WEIGHTS_FILE, model)
+    model.load_state_dict(state, strict=False)
+    return model.eval()
+
+
+def load_word_heads(path: str | Path, model: ClsClip) -> tuple[WordHead, ...]:
+    """Read the heads of taught words of a model directory.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : ClsClip
+        Of the same directory; the heads share its towers, device and number format.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is missing, truncated or does not fit.
+    """
+    folder = Path(path)
+    return tuple(
+        WordHead(words, head_like(model, _read_head(folder / WORD_HEAD_FILE.format(k), model)))
+        for k, words in enumerate(read_config(folder).word_heads, start=1)
+    )
+
+
+def _read_head(file: Path, model: ClsClip) -> dict[str, Tensor]:
+    """Weights of a head of the shape of a model's, float32."""
+    state = read_tensors(file)
     expected = model.head_state()
     faults = [
         f"{name}: {'missing' if name not in state else tuple(state[name].shape)}"
@@ -237,11 +285,10 @@ def load_model(path: str | Path, towers: ClipTowers | None = None) -> ClsClip:
     ] + [f"{name}: not of this model" for name in sorted(set(state) - set(expected))]
     if faults:
         raise CheckpointError(
-            f"'{folder / WEIGHTS_FILE}' does not fit its {CONFIG_FILE}: {'; '.join(faults[:5])}. "
+            f"'{file}' does not fit its {CONFIG_FILE}: {'; '.join(faults[:5])}. "
             "Get the complete model directory again."
         )
-    model.load_state_dict({name: t.float() for name, t in state.items()}, strict=False)
-    return model.eval()
+    return {name: tensor.float() for name, tensor in state.items()}
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -260,9 +307,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def model_version(folder: Path) -> str:
-    """Twelve hexadecimal digits that identify base weights and head of a model directory."""
-    digest = hashlib.sha256(read_config(folder).base.sha256.encode())
+    """Twelve hexadecimal digits that identify base weights and heads of a model directory."""
+    config = read_config(folder)
+    digest = hashlib.sha256(config.base.sha256.encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
+    for k, words in enumerate(config.word_heads, start=1):
+        digest.update(json.dumps(words).encode())
+        digest.update((folder / WORD_HEAD_FILE.format(k)).read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -101,6 +101,11 @@ class ModelConfig(Settings):
     description: str = ""
     base: BaseWeights
     head: HeadSettings
+    word_heads: tuple[tuple[str, ...], ...] = Field(
+        (),
+        description="Canonical words of each further head of the same shape, which answers for "
+        "them alone; see clsclip.model.word_heads.",
+    )
     training: dict[str, Any] = Field(
         default_factory=dict, description="What trained it: command, data, figures, commit."
     )

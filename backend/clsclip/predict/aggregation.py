@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.predict.asked import Asked
 from clsclip.predict.regions import Box, Frame, share_frames, trusted
 from clsclip.predict.steps import Steps
 from clsclip.predict.transforms import resize
@@ -54,10 +55,10 @@ class Seen:
 
 def look_inside(
     pixels: Tensor,
-    text: Tensor,
+    asked: Asked,
     boxes: Sequence[Box],
     *,
-    probabilities: Callable[[Tensor, Tensor], Iterable[Tensor]],
+    probabilities: Callable[[Tensor, Asked], Iterable[Tensor]],
     size: int,
     steps: Steps,
 ) -> Seen:
@@ -71,12 +72,12 @@ def look_inside(
     ----------
     pixels : Tensor, shape (1, 3, H, W)
         RGB in [0, 1].
-    text : Tensor, shape (K, d)
-        T^cls of words; of several, the highest probability counts.
+    asked : Asked
+        K words; of several, the highest probability counts.
     boxes : sequence of Box
         At least one, the best first; each shows some of the image.
     probabilities : callable
-        Takes crops (B, 3, size, size) and ``text``; gives for each word the probabilities
+        Takes crops (B, 3, size, size) and ``asked``; gives for each word the probabilities
         (B, size, size).
     size : int
         Side of the network's input in pixels.
@@ -96,7 +97,7 @@ def look_inside(
         steps.check()
         batch = range(start, min(start + REGIONS_PER_BATCH, len(frames)))
         crops = torch.cat([resize(_cut(pixels, frames[f]), (size, size)) for f in batch])
-        found = torch.stack(list(probabilities(crops, text))).amax(0)
+        found = torch.stack(list(probabilities(crops, asked))).amax(0)
         for f, look in zip(batch, found, strict=True):
             near = resize(look[None, None], (frames[f].height, frames[f].width))[0, 0]
             for index in held[firsts[f] : firsts[f + 1]]:

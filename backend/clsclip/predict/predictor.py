@@ -15,10 +15,13 @@ from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, RegionMode, SegmentSettings
 from clsclip.errors import DeviceError, InvalidConfigError
-from clsclip.model.checkpoint import load_model, model_version
+from clsclip.model.checkpoint import load_model, load_word_heads, model_version
+from clsclip.model.clsclip import ClsClip
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
+from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.aggregation import Seen, look_inside
+from clsclip.predict.asked import Asked
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
@@ -42,8 +45,10 @@ class Predictor:
     """A loaded model that turns images and words into foreground probabilities.
 
     An image is encoded once up to the first replaced layer; each further word costs only the
-    layers from there on. One predictor serves one thread at a time. A folder ``detector`` in the
-    model directory is the detector that proposes regions when it is asked to (ClsCLIP+).
+    layers from there on. Words that the model was taught are read by heads of their own, see
+    :mod:`clsclip.model.word_heads`. One predictor serves one thread at a time. A folder
+    ``detector`` in the model directory is the detector that proposes regions when it is asked to
+    (ClsCLIP+).
 
     Parameters
     ----------
@@ -72,6 +77,8 @@ class Predictor:
         self.dtype = fast_dtype(self.device)
         self.version = model_version(folder)
         self._model = load_model(folder).to(self.device, self.dtype)
+        self._word_heads = load_word_heads(folder, self._model)
+        self._head_of = HeadChoice(self._model, self._word_heads)
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
         self._generators = Generators(folder, device=str(self.device))
 
@@ -79,17 +86,25 @@ class Predictor:
         """The zoom of a single look at a whole image of some rows and columns: plain ClsCLIP."""
         return whole_image_zoom(shape, self._model.settings.image_size)
 
-    def replace_head(self, head: Mapping[str, Tensor], version: str) -> None:
-        """Take another head for the same towers, such as one in training.
+    def head_of(self, word: str) -> ClsClip:
+        """The head that answers for a word; not to be changed."""
+        return self._head_of(without_article(word))
+
+    def teach(self, words: Sequence[str], head: Mapping[str, Tensor], version: str) -> None:
+        """Answer for some words with another head on the same towers, such as one in training.
 
         Parameters
         ----------
+        words : sequence of str
+            Canonical.
         head : mapping of str to Tensor
             As :meth:`clsclip.model.clsclip.ClsClip.head_state` gives it; the same shapes.
         version : str
             Names the new state of the model in its results.
         """
-        self._model.load_state_dict(head, strict=False)
+        new = WordHead(tuple(words), head_like(self._model, head))
+        self._word_heads = with_word_head(self._word_heads, new)
+        self._head_of = HeadChoice(self._model, self._word_heads)
         self.version = version
 
     def check_proposals(
@@ -202,16 +217,16 @@ class Predictor:
             used = [_given(proposed.get(word, ())) for word in checked]
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
-            text = torch.stack([self._word(word, templates) for word in checked])
-            anything = [self._word(ANY_OBJECT, templates)] if vouched else []
+            asked = self._ask(checked, templates)
+            anything = self._ask([ANY_OBJECT] if vouched else [], templates)
             inside = {
-                k: self._in_regions(pixels, torch.stack([text[k], *anything]), boxes, steps)
+                k: self._in_regions(pixels, asked.pick([k]) + anything, boxes, steps)
                 for k, word in enumerate(checked)
                 if (boxes := proposed.get(word))
             }
             around = {k for k in inside if proposals and proposals[k].around}
             free = [k for k in range(len(checked)) if k not in inside or k in around]
-            whole = self._in_image(pixels, text[free], zoom, steps) if free else []
+            whole = self._in_image(pixels, asked.pick(free), zoom, steps) if free else []
             anywhere = dict(zip(free, whole, strict=True))
             ordered = [
                 _joined(inside[k], anywhere.get(k)) if k in inside else anywhere[k]
@@ -245,11 +260,11 @@ class Predictor:
         InvalidWordError
         """
         with torch.inference_mode(), _device_faults(self.device):
-            text = torch.stack([self._word(word, templates) for word in check_words(tuple(words))])
+            asked = self._ask(check_words(tuple(words)), templates)
 
         def probabilities(crops: Tensor) -> Sequence[Tensor]:
             with torch.inference_mode(), _device_faults(self.device):
-                return list(self._probabilities(crops, text))
+                return list(self._probabilities(crops, asked))
 
         size = self._model.settings.image_size
         return WindowNetwork(
@@ -275,6 +290,10 @@ class Predictor:
                 steps.done()
         return tuple(proposals)
 
+    def _ask(self, words: Sequence[str], templates: bool) -> Asked:
+        tokens = tuple(self._word(word, templates) for word in words)
+        return Asked(tokens, tuple(self.head_of(word) for word in words))
+
     def _word(self, word: str, templates: bool) -> Tensor:
         """T^cls of a word, shape (d,), remembered."""
         key = (word, templates)
@@ -285,33 +304,33 @@ class Predictor:
         return self._text_cls[key]
 
     def _in_image(
-        self, pixels: Tensor, text: Tensor, zoom: float | None, steps: Steps
+        self, pixels: Tensor, asked: Asked, zoom: float | None, steps: Steps
     ) -> list[tuple[NDArray[np.uint8], float]]:
         """Probabilities of each word in the whole image, and the zoom that each was seen at."""
         shape = (pixels.shape[2], pixels.shape[3])
         first = zoom or self.whole_image_zoom(shape)
-        looks = list(self._look(pixels, text, first, steps))
+        looks = list(self._look(pixels, asked, first, steps))
         zooms, fresh = [first] * len(looks), set(range(len(looks)))
         for _ in range(REFINEMENTS if zoom is None else 0):
             finer = {k: wanted for k in fresh if (wanted := _finer(looks[k], zooms[k]))}
             for wanted, chosen in _by_zoom(finer).items():
                 for k, look in zip(
-                    chosen, self._look(pixels, text[chosen], wanted, steps), strict=True
+                    chosen, self._look(pixels, asked.pick(chosen), wanted, steps), strict=True
                 ):
                     looks[k], zooms[k] = look, wanted
             fresh = set(finer)
         seen = [resize(look[None, None], shape)[0, 0] for look in looks]
         zoomed = {k: seen_at for k, seen_at in enumerate(zooms) if seen_at > first}
         for seen_at, chosen in _by_zoom(zoomed).items():
-            second = self._look(pixels, text[chosen], max(first, seen_at * COMPANION), steps)
+            second = self._look(pixels, asked.pick(chosen), max(first, seen_at * COMPANION), steps)
             for k, look in zip(chosen, second, strict=True):
                 seen[k] = (seen[k] + resize(look[None, None], shape)[0, 0]) / 2
         return [(_quantise(look, shape), zoom) for look, zoom in zip(seen, zooms, strict=True)]
 
-    def _in_regions(self, pixels: Tensor, text: Tensor, boxes: Sequence[Box], steps: Steps) -> Seen:
+    def _in_regions(self, pixels: Tensor, asked: Asked, boxes: Sequence[Box], steps: Steps) -> Seen:
         """What the regions of a word show."""
         return look_inside(
-            pixels, text, boxes, probabilities=self._probabilities,
+            pixels, asked, boxes, probabilities=self._probabilities,
             size=self._model.settings.image_size, steps=steps,
         )  # fmt: skip
 
@@ -327,7 +346,7 @@ class Predictor:
         settings, towers = self._model.settings, self._model.towers
         return plan_windows(shape, zoom, settings.image_size, towers.patch_size)
 
-    def _look(self, pixels: Tensor, text: Tensor, zoom: float, steps: Steps) -> Tensor:
+    def _look(self, pixels: Tensor, asked: Asked, zoom: float, steps: Steps) -> Tensor:
         """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
         plan = self._windows((pixels.shape[2], pixels.shape[3]), zoom)
         rows, columns, corners = plan.rows, plan.columns, plan.corners
@@ -335,14 +354,14 @@ class Predictor:
         padding = (0, max(0, window[1] - columns), 0, max(0, window[0] - rows))
         padded = F.pad(resize(pixels, (rows, columns)), padding, mode="replicate")
         weight = window_weight(*window, plan.overlap).to(self.device)
-        total = torch.zeros(len(text), *padded.shape[2:], device=self.device)
+        total = torch.zeros(len(asked), *padded.shape[2:], device=self.device)
         norm = torch.zeros(padded.shape[2:], device=self.device)
         steps.expect(-(-len(corners) // WINDOWS_PER_BATCH))
         for start in range(0, len(corners), WINDOWS_PER_BATCH):
             steps.check()
             batch = corners[start : start + WINDOWS_PER_BATCH]
             crops = torch.cat([_crop(padded, corner, window) for corner in batch])
-            for k, map_ in enumerate(self._probabilities(crops, text)):
+            for k, map_ in enumerate(self._probabilities(crops, asked)):
                 for corner, values in zip(batch, map_, strict=True):
                     _crop(total[k], corner, window).add_(values * weight)
             for corner in batch:
@@ -350,12 +369,9 @@ class Predictor:
             steps.done()
         return (total / norm)[:, :rows, :columns]
 
-    def _probabilities(self, crops: Tensor, text: Tensor) -> Iterator[Tensor]:
+    def _probabilities(self, crops: Tensor, asked: Asked) -> Iterator[Tensor]:
         """For each word, probabilities (B, H, W) of float32 for crops (B, 3, H, W)."""
-        encoded = self._model.encode(crops.to(self.dtype))
-        for word in text:
-            logits = self._model.decode(encoded, word.expand(len(crops), -1))
-            yield logits.float().sigmoid()
+        return asked.probabilities(crops.to(self.dtype))
 
 
 def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:

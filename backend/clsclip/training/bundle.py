@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from clsclip.config import Settings
-from clsclip.model.checkpoint import load_model, save_model
+from clsclip.model.checkpoint import load_model, load_word_heads, save_model
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.regions.detector_config import DETECTOR_FOLDER, read_detector_config
@@ -50,10 +50,11 @@ def bundle(settings: BundleSettings) -> Path:
     output = Path(settings.output)
     if settings.detector:
         read_detector_config(Path(settings.detector))
+    model = load_model(folder)
     save_model(
-        load_model(folder), output, source="", training=recipe,
+        model, output, source="", training=recipe,
         description=settings.description or config.description,
-        bundle=getattr(torch, settings.dtype),
+        bundle=getattr(torch, settings.dtype), word_heads=load_word_heads(folder, model),
     )  # fmt: skip
     if settings.detector:
         shutil.copytree(settings.detector, output / DETECTOR_FOLDER)

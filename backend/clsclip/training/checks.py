@@ -50,7 +50,7 @@ class Best(nn.Module):
     score : Tensor of float64
         Its IoU on held-out images; below 0 before the first look.
     kept : Tensor of bool
-        Whether old words are kept.
+        Whether what was known before is kept.
     step : Tensor of int64
         Optimizer step of that state.
     stale : Tensor of int64
@@ -100,16 +100,16 @@ class Checks:
         The part in training, and where its best state goes.
     optimizer : Optimizer
     predictor : Predictor
-        Of the older model; its head is replaced at every look.
+        Of the older model; it is taught the words anew at every look.
     held_out : sequence of Correction
     words : mapping of str to str
         See :func:`clsclip.training.holdout.measure`.
     questions : sequence of Question
-        About old words.
+        About what the older model knew of them.
     before : Figures
         Of the older model.
     most_lost : float
-        IoU that an old word may lose.
+        IoU that may be lost there.
     budget : BudgetSettings
     cancelled : callable
     tell : callable
@@ -165,7 +165,7 @@ class Checks:
 
     def _look(self, clock: Clock) -> None:
         started = time.monotonic()
-        self._predictor.replace_head(self._trained.state_dict(), f"step {clock.step}")
+        self._predictor.teach(tuple(self._words), self._trained.state_dict(), f"step {clock.step}")
         found = measure(self._predictor, self._held_out, self._words, self._questions)
         loss, word = lost(self._before, found)
         better = self._best.offer(self._trained, found.miou, loss <= self._most_lost, clock.step)
@@ -178,7 +178,8 @@ class Checks:
             **figures,
         )  # fmt: skip
         suffers = f" ('{word}')" if word else ""
-        self._tell(f"step {clock.step}: {found.describe()}; most lost {loss:.3f}{suffers}")
+        lost_there = f"; most lost {loss:.3f}{suffers}" if found.old_words else ""
+        self._tell(f"step {clock.step}: {found.describe()}{lost_there}")
 
 
 def mildest(
@@ -189,15 +190,15 @@ def mildest(
     words: Mapping[str, str],
     before: Figures,
 ) -> tuple[float, dict[str, Tensor]]:
-    """Go back towards the older weights as far as the new words hardly suffer (ours).
+    """Go back towards the older weights as far as what was learnt hardly suffers (ours).
 
-    A mixture of old and new weights keeps more of what the old ones knew than it loses of what
-    the new ones learnt.
+    A mixture of old and new weights keeps more of what the old ones knew of the words than it
+    loses of what the new ones learnt.
 
     Parameters
     ----------
     predictor : Predictor
-        Its head is replaced.
+        It is taught the words anew.
     older, best : mapping of str to Tensor
         Weights of the heads.
     held_out, words, before
@@ -217,7 +218,7 @@ def mildest(
     wanted = float("inf")
     for part in (1.0, *MIXTURES):
         mixed = {name: torch.lerp(older[name], best[name], part) for name in best}
-        predictor.replace_head(mixed, f"part {part}")
+        predictor.teach(tuple(words), mixed, f"part {part}")
         found = measure(predictor, held_out[:LOOKED_AT], words, ())
         if found.miou is None or before.miou is None:
             return part, mixed

@@ -1,8 +1,10 @@
 """Teach a model a word from a few corrected images, and find out whether it got better (ours).
 
-The projections L^i and the decoder move, CLIP stays frozen. Views of the corrected images are mixed
-with what the older model says about other words (:mod:`clsclip.training.replay`). Some images are
-held out: by them the best state of the run is chosen, and the new version is promoted or not.
+The words get a head of their own, a copy of the one that answered for them: its projections L^i and
+decoder move, CLIP stays frozen, and all other words are answered as before
+(:mod:`clsclip.model.word_heads`). Views of the corrected images are mixed with drawn scenes
+(:mod:`clsclip.training.replay`). Some images are held out: by them the best state of the run is
+chosen, and the new version is promoted or not.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ import numpy as np
 import torch
 
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
-from clsclip.model.checkpoint import load_model, save_run_model, write_atomically
+from clsclip.model.checkpoint import (
+    load_model,
+    load_word_heads,
+    save_run_model,
+    write_atomically,
+)
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
 from clsclip.model.registry import find_model
+from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.training.checks import Best, Checks, mildest
@@ -44,7 +52,7 @@ from clsclip.words import canonical
 REPORT_FILE: Final = "report.json"
 
 REPEATED: Final = 6
-"""Images of an earlier lesson by which its words are measured."""
+"""Images of earlier lessons by which it is measured what gets lost."""
 
 
 def finetune(
@@ -157,12 +165,13 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     learnt, held_out = split(corrections, settings.holdout, settings.seed)
     device = choose_device(settings.device)
     folder = find_model(settings.model)
-    taught = earlier_lessons(read_config(folder))
+    taught = tuple(each for each in earlier_lessons(read_config(folder)) if each != lesson)
     earlier = read_earlier(taught, words, session.tell)
     session.check()
     predictor = Predictor(settings.model, device=settings.device)
     version = predictor.version
     model = load_model(folder).to(device)
+    heads = load_word_heads(folder, model)
     if device.type == "cpu":
         model.towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     size = model.settings.image_size
@@ -170,20 +179,19 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     for side in (plan.first_size, size):
         require_memory(model, sum(plan.views(side)), side, device)
     questions = known_questions(predictor, words, size, session.check)
-    known = tuple(dict.fromkeys(question.word for question in questions))
     questions += [
         Question(word, correction.example, zoom=None)
-        for shown, corrected in earlier
-        for word in shown
-        for correction in corrected[:REPEATED]
+        for correction in earlier[:REPEATED]
+        for word in correction.example.masks
     ]
     names = _names(words, settings.word)
     before = measure(predictor, held_out, names, questions, session.check)
     session.tell(f"before: {before.describe()}")
 
-    older = ClsClip(model.towers, model.settings).to(device).requires_grad_(False).eval()
-    older.load_state_dict(model.head_state(), strict=False)
-    trained = trained_parts(model).train()
+    older = _older_head(words, model, heads)
+    new = ClsClip(model.towers, model.settings).to(device)
+    new.load_state_dict(older.head_state(), strict=False)
+    trained = trained_parts(new).train()
     best = Best(trained)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
     clock = run.load_state({"head": trained, "best": best}, optimizer)
@@ -196,28 +204,27 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     )  # fmt: skip
     if clock.part(budget) < 1 and not best.stalled:
         loss = LessonLoss(
-            model,
+            new,
             lambda side: Memory(
-                older, Lessons(learnt, words, size, np.random.default_rng((*seed, 1))),
-                [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
-                known=known, count=plan.remembered(side), size=side,
+                older, words, count=plan.remembered(side), size=side,
                 rng=np.random.default_rng((*seed, side)),
                 check=lambda: None if int(best.step) else session.check(),
             ),
             lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
         )  # fmt: skip
-        lessons = Lessons(learnt, words, size, np.random.default_rng(seed))
+        lessons = Lessons(learnt, words, size, np.random.default_rng(seed), earlier)
         train(
             run, {"head": trained, "best": best}, optimizer, clock,
             _batches(lessons, plan, budget, clock), loss, settings=budget,
             rate=lambda part: cosine_rate(part, warm_up=0.05), tell=session.tell,
             accumulate=settings.accumulate, report_steps=10, over=checks,
         )  # fmt: skip
-    part, weights = mildest(
-        predictor, older.head_state(), best.weights.state_dict(), held_out, names, before
-    )
-    trained.load_state_dict(weights)
-    predictor.replace_head(weights, "new")
+    part, weights = 1.0, best.weights.state_dict()
+    if questions:
+        part, weights = mildest(
+            predictor, older.head_state(), weights, held_out, names, before
+        )  # fmt: skip
+    predictor.teach(words, weights, "new")
     after = measure(predictor, held_out, names, questions)
     session.tell(f"after: {after.describe()}")
     promoted, reason = judge(before, after, settings.most_lost)
@@ -227,9 +234,17 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
         held_out=tuple(correction.name for correction in held_out), learnt_from=len(learnt),
         steps=clock.step, best_step=int(best.step), part=part, seconds=round(session.seconds, 1),
     )  # fmt: skip
-    _save(model.cpu(), folder, run.path, settings, report, (*taught, lesson))
+    heads = with_word_head(heads, WordHead(words, head_like(model, weights)))
+    _save(model.cpu(), heads, folder, run.path, settings, report, (*taught, lesson))
     session.tell(reason)
     return report
+
+
+def _older_head(words: Sequence[str], model: ClsClip, heads: Sequence[WordHead]) -> ClsClip:
+    """The head that answered for the words, of several the one that was taught last."""
+    choose = HeadChoice(model, heads)
+    chosen = {choose(word) for word in words}
+    return next((each.head for each in reversed(heads) if each.head in chosen), model)
 
 
 def _batches(
@@ -251,8 +266,8 @@ def _names(words: Sequence[str], typed: str) -> dict[str, str]:
 
 
 def _save(
-    model: ClsClip, origin: Path, output: Path, settings: FinetuneSettings, report: Report,
-    taught: Sequence[Taught],
+    model: ClsClip, heads: Sequence[WordHead], origin: Path, output: Path,
+    settings: FinetuneSettings, report: Report, taught: Sequence[Taught],
 ) -> None:  # fmt: skip
     """Write model and report; a CLIP and a detector inside the older model come along."""
     base = read_config(origin).base
@@ -264,7 +279,7 @@ def _save(
     save_run_model(
         model, output, source=base.source, revision=base.revision, training=recipe,
         description=settings.description or f"Taught {', '.join(report.words)}",
-        clip=inside if inside.is_dir() and inside.parent == origin else None,
+        clip=inside if inside.is_dir() and inside.parent == origin else None, word_heads=heads,
     )  # fmt: skip
     try:
         if (origin / DETECTOR_FOLDER).is_dir():

@@ -23,7 +23,7 @@ FIRST_SIZE: Final = 0.64
 """Side of those views, as a part of the side of what the network reads at once."""
 
 REMEMBERED: Final = 32
-"""Views of full size by which the model remembers what it knew; more of the smaller ones."""
+"""Drawn views of full size; more of the smaller ones."""
 
 
 class FinetuneSettings(LabelledSettings, BudgetSettings):
@@ -53,8 +53,8 @@ class FinetuneSettings(LabelledSettings, BudgetSettings):
     most_lost: float = Field(
         0.05,
         title="Most lost",
-        description="IoU that an old word may lose on drawn scenes for the new version to be "
-        "promoted.",
+        description="IoU that a learnt word may lose where it was known before (drawn scenes, "
+        "images of earlier lessons) for the new version to be promoted.",
         ge=0,
         le=1,
     )
@@ -72,9 +72,10 @@ class FinetuneSettings(LabelledSettings, BudgetSettings):
         ge=1,
     )
     replay: float = Field(
-        0.5,
+        0.25,
         title="Replay",
-        description="Part of the views by which the model remembers what it knew.",
+        description="Part of the views that are drawn scenes: most do not show the words, in the "
+        "others the older model says where they are.",
         ge=0,
         lt=1,
     )
@@ -130,13 +131,13 @@ class Plan:
         return self.first_size if part < FIRST_PART else self.size
 
     def views(self, side: int) -> tuple[int, int]:
-        """Views of corrected images and remembered ones per batch."""
+        """Views of corrected images and drawn ones per batch."""
         count = round(self.settings.batch_size * (self.size / side) ** 2)
         remembered = min(round(count * self.settings.replay), count - 1)
         return count - remembered, remembered
 
     def remembered(self, side: int) -> int:
-        """Views to remember by."""
+        """Drawn views, which are used again and again."""
         return round(REMEMBERED * (self.size / side) ** 2)
 
     def budget(self, images: int) -> FinetuneSettings:

@@ -1,4 +1,4 @@
-"""The loss of a lesson: masks of corrected images, and the older model's answers."""
+"""The loss of a lesson: masks of corrected images, and answers about drawn scenes."""
 
 from __future__ import annotations
 

@@ -22,6 +22,9 @@ ON_OBJECT: Final = 0.75
 ASKED_PRESENT: Final = 0.8
 """Share of views of an image that are asked for a word that the image shows."""
 
+EARLIER_SHARE: Final = 0.4
+"""Share of views of images of earlier lessons, where there are some."""
+
 ZOOM_JITTER: Final = 0.3
 """Largest difference of a view's zoom from the predictor's, as a natural logarithm."""
 
@@ -57,6 +60,8 @@ class Lessons:
     image_size : int
         Side in pixels of what the network reads at once when it predicts.
     rng : numpy Generator
+    earlier : sequence of Correction
+        Of earlier lessons of some of the words.
     """
 
     def __init__(
@@ -65,22 +70,22 @@ class Lessons:
         words: Sequence[str],
         image_size: int,
         rng: np.random.Generator,
+        earlier: Sequence[Correction] = (),
     ) -> None:
         self.words = tuple(words)
-        self._corrections, self._rng = corrections, rng
+        self._new = len(corrections)
+        self._corrections, self._rng = (*corrections, *earlier), rng
         self._image_size = image_size
         self._zooms: dict[tuple[int, str], tuple[float, ...]] = {}
 
-    def __len__(self) -> int:
-        return len(self._corrections)
-
     def draw(self, count: int, size: int) -> Lesson:
-        """``count`` views of ``size`` pixels a side, every image as often as any other."""
+        """``count`` views of ``size`` pixels a side; new images are all drawn equally often."""
         rng = self._rng
         images, words, masks, valid = [], [], [], []
-        for index in rng.integers(len(self._corrections), size=count):
-            word = self.word(int(index))
-            view = self.view(int(index), word, size)
+        for _ in range(count):
+            index = self._index()
+            word = self.word(index)
+            view = self.view(index, word, size)
             images.append(relight(view.pixels(), False, rng))
             words.append(word)
             masks.append(view.mask(word))
@@ -123,10 +128,18 @@ class Lessons:
             int(rng.integers(4)),
         )  # fmt: skip
 
+    def _index(self) -> int:
+        earlier = len(self._corrections) - self._new
+        if earlier and self._rng.random() < EARLIER_SHARE:
+            return self._new + int(self._rng.integers(earlier))
+        return int(self._rng.integers(self._new))
+
     def word(self, index: int) -> str:
         """A word to ask of a view of one correction: one that it shows more often than not."""
-        shown = [word for word in self.words if word in self._corrections[index].shows]
-        pool = shown if shown and self._rng.random() < ASKED_PRESENT else self.words
+        correction = self._corrections[index]
+        known = [word for word in self.words if word in correction.example.masks]
+        shown = [word for word in known if word in correction.shows]
+        pool = shown if shown and self._rng.random() < ASKED_PRESENT else known
         return pool[int(self._rng.integers(len(pool)))]
 
     def _zooms_of(self, index: int, word: str) -> tuple[float, ...]:

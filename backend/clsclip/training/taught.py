@@ -50,18 +50,26 @@ def earlier_lessons(config: ModelConfig) -> tuple[Taught, ...]:
 
 def read_earlier(
     lessons: Sequence[Taught], learnt: Sequence[str], tell: Callable[[str], None]
-) -> list[tuple[tuple[str, ...], tuple[Correction, ...]]]:
-    """Corrections of earlier lessons, without the words that are learnt now.
+) -> tuple[Correction, ...]:
+    """Corrections of earlier lessons of the words that are learnt now, to be repeated.
 
-    The images of a lesson may have been moved or removed since: then the drawn scenes must do, and
-    ``tell`` is told so.
+    The images of a lesson may have been moved or removed since: then what it taught is repeated
+    by the older model's answers alone, and ``tell`` is told so.
+
+    Parameters
+    ----------
+    lessons : sequence of Taught
+        Without the one that is learnt now.
+    learnt : sequence of str
+        Canonical words.
+    tell : callable
 
     Returns
     -------
-    list of (tuple of str, tuple of Correction)
-        Words and corrections of each lesson that can be read and has other words.
+    tuple of Correction
+        Each with masks of those of the words that its lesson taught.
     """
-    found = []
+    found: list[Correction] = []
     for lesson in lessons:
         try:
             words, corrections = read_corrections(
@@ -70,11 +78,9 @@ def read_earlier(
         except ClsClipError as error:
             tell(f"The earlier lesson '{lesson.word}' cannot be repeated: {error.message}")
             continue
-        others = tuple(word for word in words if word not in learnt)
-        shown = tuple(_only(c, others) for c in corrections if c.shows & frozenset(others))
-        if shown:
-            found.append((others, shown))
-    return found
+        again = tuple(word for word in words if word in learnt)
+        found += [_only(each, again) for each in corrections if again]
+    return tuple(found)
 
 
 def _only(correction: Correction, words: Sequence[str]) -> Correction:

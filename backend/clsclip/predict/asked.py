@@ -1,0 +1,58 @@
+"""Words as the network is asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from clsclip.model.clsclip import ClsClip
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Tokens of some words, and the head that answers for each.
+
+    Attributes
+    ----------
+    tokens : tuple of Tensor, each of shape (d,)
+        T^cls.
+    heads : tuple of ClsClip
+        All share their towers.
+    """
+
+    tokens: tuple[Tensor, ...]
+    heads: tuple[ClsClip, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def pick(self, places: Sequence[int]) -> Asked:
+        """Some of the words."""
+        return Asked(tuple(self.tokens[k] for k in places), tuple(self.heads[k] for k in places))
+
+    def __add__(self, other: Asked) -> Asked:
+        return Asked(self.tokens + other.tokens, self.heads + other.heads)
+
+    def probabilities(self, crops: Tensor) -> Iterator[Tensor]:
+        """Look at crops, once up to the first replaced layer and then for each word.
+
+        Parameters
+        ----------
+        crops : Tensor, shape (B, 3, H, W)
+            RGB in [0, 1], in the number format of the heads; H and W are multiples of the patch.
+
+        Yields
+        ------
+        Tensor of float32, shape (B, H, W)
+        """
+        if not len(self):
+            return
+        first = self.heads[0].encode(crops)
+        seen = {self.heads[0]: first}
+        for token, head in zip(self.tokens, self.heads, strict=True):
+            if head not in seen:
+                seen[head] = replace(first, detail=head.decoder.look(crops))
+            logits = head.decode(seen[head], token.expand(len(crops), -1))
+            yield logits.float().sigmoid()
