@@ -17,20 +17,19 @@ from clsclip.predict.regions import MARGIN, Box
 from clsclip.predict.steps import Steps
 
 SIZE = 64
-TEXT = torch.zeros(1, 4)
 
 
-def brightness(crops: Tensor, text: Tensor) -> list[Tensor]:
+def brightness(crops: Tensor) -> list[Tensor]:
     """Stands for a network: what is bright is foreground."""
     assert crops.shape[1:] == (3, SIZE, SIZE)
     assert len(crops) <= REGIONS_PER_BATCH
-    return [crops.mean(1)] * len(text)
+    return [crops.mean(1)]
 
 
 def seen(image: np.ndarray, boxes: list[Box]) -> Seen:
     pixels = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
     return look_inside(
-        pixels.expand(-1, 3, -1, -1), TEXT, boxes, probabilities=brightness, size=SIZE,
+        pixels.expand(-1, 3, -1, -1), boxes, look=brightness, size=SIZE,
         steps=Steps(None, None),
     )  # fmt: skip
 
@@ -84,7 +83,7 @@ def test_three_thousand_regions_take_batches_of_shared_crops() -> None:
     pixels = torch.from_numpy(image.astype(np.float32))[None, None].expand(-1, 3, -1, -1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = look_inside(
-        pixels, TEXT, boxes, probabilities=brightness, size=SIZE,
+        pixels, boxes, look=brightness, size=SIZE,
         steps=Steps(lambda done, total: told.append((done, total)), None),
     )  # fmt: skip
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

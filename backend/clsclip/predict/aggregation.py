@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clsclip.config import DEFAULT_THRESHOLD
-from clsclip.predict.asked import Asked
 from clsclip.predict.regions import Box, Frame, share_frames, trusted
 from clsclip.predict.steps import Steps
 from clsclip.predict.transforms import resize
@@ -55,10 +54,9 @@ class Seen:
 
 def look_inside(
     pixels: Tensor,
-    asked: Asked,
     boxes: Sequence[Box],
     *,
-    probabilities: Callable[[Tensor, Asked], Iterable[Tensor]],
+    look: Callable[[Tensor], Iterable[Tensor]],
     size: int,
     steps: Steps,
 ) -> Seen:
@@ -72,13 +70,11 @@ def look_inside(
     ----------
     pixels : Tensor, shape (1, 3, H, W)
         RGB in [0, 1].
-    asked : Asked
-        K words; of several, the highest probability counts.
     boxes : sequence of Box
         At least one, the best first; each shows some of the image.
-    probabilities : callable
-        Takes crops (B, 3, size, size) and ``asked``; gives for each word the probabilities
-        (B, size, size).
+    look : callable
+        Gives probabilities (B, size, size) in crops (B, 3, size, size) for one word or more; of
+        several, the highest counts.
     size : int
         Side of the network's input in pixels.
     steps : Steps
@@ -97,9 +93,9 @@ def look_inside(
         steps.check()
         batch = range(start, min(start + REGIONS_PER_BATCH, len(frames)))
         crops = torch.cat([resize(_cut(pixels, frames[f]), (size, size)) for f in batch])
-        found = torch.stack(list(probabilities(crops, asked))).amax(0)
-        for f, look in zip(batch, found, strict=True):
-            near = resize(look[None, None], (frames[f].height, frames[f].width))[0, 0]
+        found = torch.stack(list(look(crops))).amax(0)
+        for f, seen in zip(batch, found, strict=True):
+            near = resize(seen[None, None], (frames[f].height, frames[f].width))[0, 0]
             for index in held[firsts[f] : firsts[f + 1]]:
                 joined.add(int(index), boxes[index], frames[f], near)
         steps.done()

@@ -17,7 +17,7 @@ class Asked:
     Attributes
     ----------
     tokens : tuple of Tensor, each of shape (d,)
-        T^cls.
+        T^cls, in the number format of the heads.
     heads : tuple of ClsClip
         All share their towers.
     """
@@ -41,7 +41,7 @@ class Asked:
         Parameters
         ----------
         crops : Tensor, shape (B, 3, H, W)
-            RGB in [0, 1], in the number format of the heads; H and W are multiples of the patch.
+            RGB in [0, 1]; H and W are multiples of the patch.
 
         Yields
         ------
@@ -49,6 +49,7 @@ class Asked:
         """
         if not len(self):
             return
+        crops = crops.to(self.tokens[0].dtype)
         first = self.heads[0].encode(crops)
         seen = {self.heads[0]: first}
         for token, head in zip(self.tokens, self.heads, strict=True):

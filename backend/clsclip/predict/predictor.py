@@ -9,11 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, RegionMode, SegmentSettings
+from clsclip.config import DEFAULT_MODEL, RegionMode, SegmentSettings
 from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, load_word_heads, model_version
 from clsclip.model.clsclip import ClsClip
@@ -22,21 +21,19 @@ from clsclip.model.registry import find_model
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.aggregation import Seen, look_inside
 from clsclip.predict.asked import Asked
+from clsclip.predict.looks import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
-from clsclip.predict.tiling import OVERLAP, Windows, plan_windows, window_boxes, window_weight
-from clsclip.predict.transforms import resize, to_rgb, to_tensor
+from clsclip.predict.tiling import OVERLAP, window_boxes
+from clsclip.predict.transforms import to_rgb, to_tensor
 from clsclip.predict.wording import without_article
-from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
+from clsclip.predict.zoom import whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.wire import check_words
-
-WINDOWS_PER_BATCH: Final = 8
-"""Windows that go through the network together."""
 
 _MAX_CACHED_WORDS: Final = 4096
 
@@ -77,6 +74,7 @@ class Predictor:
         self.dtype = fast_dtype(self.device)
         self.version = model_version(folder)
         self._model = load_model(folder).to(self.device, self.dtype)
+        self._reads = NetworkInput(self._model.settings.image_size, self._model.towers.patch_size)
         self._word_heads = load_word_heads(folder, self._model)
         self._head_of = HeadChoice(self._model, self._word_heads)
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
@@ -84,7 +82,7 @@ class Predictor:
 
     def whole_image_zoom(self, shape: tuple[int, int]) -> float:
         """The zoom of a single look at a whole image of some rows and columns: plain ClsCLIP."""
-        return whole_image_zoom(shape, self._model.settings.image_size)
+        return whole_image_zoom(shape, self._reads.size)
 
     def head_of(self, word: str) -> ClsClip:
         """The head that answers for a word; not to be changed."""
@@ -220,13 +218,21 @@ class Predictor:
             asked = self._ask(checked, templates)
             anything = self._ask([ANY_OBJECT] if vouched else [], templates)
             inside = {
-                k: self._in_regions(pixels, asked.pick([k]) + anything, boxes, steps)
+                k: look_inside(
+                    pixels,
+                    boxes,
+                    look=(asked.pick([k]) + anything).probabilities,
+                    size=self._reads.size,
+                    steps=steps,
+                )
                 for k, word in enumerate(checked)
                 if (boxes := proposed.get(word))
             }
             around = {k for k in inside if proposals and proposals[k].around}
             free = [k for k in range(len(checked)) if k not in inside or k in around]
-            whole = self._in_image(pixels, asked.pick(free), zoom, steps) if free else []
+            whole = (
+                look_at_image(pixels, asked.pick(free), zoom, self._reads, steps) if free else []
+            )
             anywhere = dict(zip(free, whole, strict=True))
             ordered = [
                 _joined(inside[k], anywhere.get(k)) if k in inside else anywhere[k]
@@ -264,13 +270,12 @@ class Predictor:
 
         def probabilities(crops: Tensor) -> Sequence[Tensor]:
             with torch.inference_mode(), _device_faults(self.device):
-                return list(self._probabilities(crops, asked))
+                return list(asked.probabilities(crops))
 
-        size = self._model.settings.image_size
+        size = self._reads.size
         return WindowNetwork(
-            image_size=size, patch_size=self._model.towers.patch_size,
-            overlap=int(size * OVERLAP), batch=WINDOWS_PER_BATCH, device=self.device,
-            probabilities=probabilities,
+            image_size=size, patch_size=self._reads.patch, overlap=int(size * OVERLAP),
+            batch=WINDOWS_PER_BATCH, device=self.device, probabilities=probabilities,
         )  # fmt: skip
 
     def _propose(
@@ -303,75 +308,12 @@ class Predictor:
             self._text_cls[key] = self._model.text_cls([without_article(word)], templates)[0]
         return self._text_cls[key]
 
-    def _in_image(
-        self, pixels: Tensor, asked: Asked, zoom: float | None, steps: Steps
-    ) -> list[tuple[NDArray[np.uint8], float]]:
-        """Probabilities of each word in the whole image, and the zoom that each was seen at."""
-        shape = (pixels.shape[2], pixels.shape[3])
-        first = zoom or self.whole_image_zoom(shape)
-        looks = list(self._look(pixels, asked, first, steps))
-        zooms, fresh = [first] * len(looks), set(range(len(looks)))
-        for _ in range(REFINEMENTS if zoom is None else 0):
-            finer = {k: wanted for k in fresh if (wanted := _finer(looks[k], zooms[k]))}
-            for wanted, chosen in _by_zoom(finer).items():
-                for k, look in zip(
-                    chosen, self._look(pixels, asked.pick(chosen), wanted, steps), strict=True
-                ):
-                    looks[k], zooms[k] = look, wanted
-            fresh = set(finer)
-        seen = [resize(look[None, None], shape)[0, 0] for look in looks]
-        zoomed = {k: seen_at for k, seen_at in enumerate(zooms) if seen_at > first}
-        for seen_at, chosen in _by_zoom(zoomed).items():
-            second = self._look(pixels, asked.pick(chosen), max(first, seen_at * COMPANION), steps)
-            for k, look in zip(chosen, second, strict=True):
-                seen[k] = (seen[k] + resize(look[None, None], shape)[0, 0]) / 2
-        return [(_quantise(look, shape), zoom) for look, zoom in zip(seen, zooms, strict=True)]
-
-    def _in_regions(self, pixels: Tensor, asked: Asked, boxes: Sequence[Box], steps: Steps) -> Seen:
-        """What the regions of a word show."""
-        return look_inside(
-            pixels, asked, boxes, probabilities=self._probabilities,
-            size=self._model.settings.image_size, steps=steps,
-        )  # fmt: skip
-
     def _tiles(self, shape: tuple[int, int], zoom: float) -> tuple[RegionUsed, ...]:
         """The windows at a zoom; none if they are too many to be shown."""
-        boxes = window_boxes(shape, self._windows(shape, zoom))
+        boxes = window_boxes(shape, self._reads.windows(shape, zoom))
         if len(boxes) > MOST_REGIONS:
             return ()
         return tuple(RegionUsed(box, None, "tile") for box in boxes)
-
-    def _windows(self, shape: tuple[int, int], zoom: float) -> Windows:
-        """Where the network looks at an image at a zoom."""
-        settings, towers = self._model.settings, self._model.towers
-        return plan_windows(shape, zoom, settings.image_size, towers.patch_size)
-
-    def _look(self, pixels: Tensor, asked: Asked, zoom: float, steps: Steps) -> Tensor:
-        """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
-        plan = self._windows((pixels.shape[2], pixels.shape[3]), zoom)
-        rows, columns, corners = plan.rows, plan.columns, plan.corners
-        window = (plan.height, plan.width)
-        padding = (0, max(0, window[1] - columns), 0, max(0, window[0] - rows))
-        padded = F.pad(resize(pixels, (rows, columns)), padding, mode="replicate")
-        weight = window_weight(*window, plan.overlap).to(self.device)
-        total = torch.zeros(len(asked), *padded.shape[2:], device=self.device)
-        norm = torch.zeros(padded.shape[2:], device=self.device)
-        steps.expect(-(-len(corners) // WINDOWS_PER_BATCH))
-        for start in range(0, len(corners), WINDOWS_PER_BATCH):
-            steps.check()
-            batch = corners[start : start + WINDOWS_PER_BATCH]
-            crops = torch.cat([_crop(padded, corner, window) for corner in batch])
-            for k, map_ in enumerate(self._probabilities(crops, asked)):
-                for corner, values in zip(batch, map_, strict=True):
-                    _crop(total[k], corner, window).add_(values * weight)
-            for corner in batch:
-                _crop(norm, corner, window).add_(weight)
-            steps.done()
-        return (total / norm)[:, :rows, :columns]
-
-    def _probabilities(self, crops: Tensor, asked: Asked) -> Iterator[Tensor]:
-        """For each word, probabilities (B, H, W) of float32 for crops (B, 3, H, W)."""
-        return asked.probabilities(crops.to(self.dtype))
 
 
 def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
@@ -390,7 +332,7 @@ def _joined(
     if anywhere is not None:
         whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
         probability = probability + (1 - inside.trust) * whole
-    return _quantise(probability, (probability.shape[0], probability.shape[1])), inside.zoom
+    return quantise(probability), inside.zoom
 
 
 def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:
@@ -401,33 +343,6 @@ def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[
     for k, seen in inside.items():
         owners[k] = seen.owners.cpu().numpy()
     return owners
-
-
-def _finer(look: Tensor, zoom: float) -> float | None:
-    """The zoom to go on with, in steps of a quarter octave; None: this one will do."""
-    finer = refined_zoom(look.cpu().numpy() >= DEFAULT_THRESHOLD, zoom)
-    return None if finer is None else float(2.0 ** (round(4 * np.log2(finer)) / 4))
-
-
-def _by_zoom(zooms: Mapping[int, float]) -> dict[float, list[int]]:
-    """Indices of words by their zooms, so that words of one zoom are looked for together."""
-    groups: dict[float, list[int]] = {}
-    for k, zoom in zooms.items():
-        groups.setdefault(zoom, []).append(k)
-    return groups
-
-
-def _crop(pixels: Tensor, corner: tuple[int, int], window: tuple[int, ...]) -> Tensor:
-    """A view of the last two axes."""
-    (top, left), (rows, columns) = corner, window
-    return pixels[..., top : top + rows, left : left + columns]
-
-
-def _quantise(look: Tensor, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Probabilities in image pixels, in steps of 1/255."""
-    image = resize(look[None, None], shape)[0, 0]
-    quantised: NDArray[np.uint8] = (image * 255).round().to(torch.uint8).cpu().numpy()
-    return quantised
 
 
 def _largest_zoom() -> float:
