@@ -23,11 +23,13 @@ from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
 from clsclip.model.registry import find_model
+from clsclip.model.report import REPORT_FILE, Report
+from clsclip.model.run_state import Outcome, locked, read_state, write_state
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.training.checks import Best, Checks, mildest
 from clsclip.training.corrections import read_corrections
-from clsclip.training.finetune_settings import FinetuneSettings, Plan, Report
+from clsclip.training.finetune_settings import FinetuneSettings, Plan
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
 from clsclip.training.holdout import Question, judge, known_questions, measure, split
@@ -37,11 +39,8 @@ from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.replay import Memory
 from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, Clock, Run
-from clsclip.training.run_state import Outcome, locked, read_state, write_state
 from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
 from clsclip.words import canonical
-
-REPORT_FILE: Final = "report.json"
 
 REPEATED: Final = 6
 """Images of an earlier lesson by which its words are measured."""
@@ -58,7 +57,7 @@ def finetune(
     """Train, compare with the older model, and make the run directory a model directory.
 
     ``state.json`` says at any time how the run stands, see
-    :func:`clsclip.training.run_state.read_state`.
+    :func:`clsclip.model.run_state.read_state`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a fine-tuning run is asked for, how it is planned, and what it reports."""
+"""What a fine-tuning run is asked for, and how it is planned."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Final
 
 from pydantic import Field
 
-from clsclip.config import DEFAULT_MODEL, Settings
+from clsclip.config import DEFAULT_MODEL
 from clsclip.training.corrections import LabelledSettings
-from clsclip.training.holdout import Figures
 from clsclip.training.run import BudgetSettings
 
 VIEWS_PER_EPOCH: Final = 16
@@ -80,27 +79,6 @@ class FinetuneSettings(LabelledSettings, BudgetSettings):
     )
     learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
     description: str = Field("", title="Description", description="One line for lists of models.")
-
-
-class Report(Settings):
-    """Content of ``report.json``."""
-
-    model: str = Field(description="The model that was gone on from.")
-    model_version: str
-    words: tuple[str, ...]
-    before: Figures
-    after: Figures
-    promoted: bool
-    reason: str
-    held_out: tuple[str, ...] = Field(description="Names of the images that were held out.")
-    learnt_from: int = Field(description="Number of images that were learnt from.")
-    steps: int
-    best_step: int = Field(description="Step whose weights were kept.")
-    part: float = Field(
-        description="How far the weights went from the older ones to those of that step; see "
-        "clsclip.training.checks.mildest."
-    )
-    seconds: float = Field(description="All in all, over all sessions of the run.")
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from pydantic import Field
 
-from clsclip.config import DEFAULT_THRESHOLD, Settings
+from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.model.report import Figures, WordFigures
 from clsclip.predict.predictor import Predictor
 from clsclip.training.corrections import Correction
 from clsclip.training.examples import Example
@@ -50,33 +50,6 @@ class Question:
     word: str
     example: Example
     zoom: float | None
-
-
-class WordFigures(Settings):
-    """Figures of one word, in [0, 1]; null where nothing of it was there to be measured."""
-
-    miou: float | None
-    fb_iou: float | None
-
-
-class Figures(Settings):
-    """Figures of one version of a model, in [0, 1].
-
-    ``miou``, ``fb_iou`` and ``per_word`` are of the held-out images, as the predictor with its
-    automatic zoom segments them; ``old_words`` of words that the older model knows, on drawn
-    scenes that no training draws, and of those it was taught, on the images of that lesson.
-    """
-
-    miou: float | None = Field(description="Mean over the learnt words; null: nothing held out.")
-    fb_iou: float | None
-    per_word: dict[str, WordFigures]
-    old_words: dict[str, WordFigures]
-
-    def describe(self) -> str:
-        """One line for people."""
-        figures = {word: each.miou for word, each in {**self.per_word, **self.old_words}.items()}
-        shown = (f"{word} {miou:.3f}" for word, miou in figures.items() if miou is not None)
-        return f"IoU {', '.join(shown) or 'of nothing'}"
 
 
 def split(
