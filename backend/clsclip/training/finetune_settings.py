@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import Field
 
-from clsclip.config import DEFAULT_MODEL
+from clsclip.config import DEFAULT_MODEL, StoreSettings
 from clsclip.training.corrections import LabelledSettings
 from clsclip.training.run import BudgetSettings
 
@@ -25,9 +25,26 @@ REMEMBERED: Final = 32
 """Views of full size by which the model remembers what it knew; more of the smaller ones."""
 
 
-class FinetuneSettings(LabelledSettings, BudgetSettings):
-    """What a model is to learn from corrected images."""
+class FinetuneSettings(LabelledSettings, StoreSettings, BudgetSettings):
+    """What a model is to learn from corrected images: of two folders, or of the store."""
 
+    images: str = Field(
+        "",
+        title=LabelledSettings.model_fields["images"].title,
+        description=f"{LabelledSettings.model_fields['images'].description} Without it and "
+        "--labels, accepted annotations of the store are learnt from.",
+    )
+    labels: str = Field(
+        "",
+        title=LabelledSettings.model_fields["labels"].title,
+        description=LabelledSettings.model_fields["labels"].description,
+    )
+    words: str = Field(
+        "",
+        title="Words",
+        description="Words of accepted annotations in the store, with commas, each with all that "
+        "was accepted for it.",
+    )
     model: str = Field(
         DEFAULT_MODEL, title="Model", description="Name or path of the model to go on from."
     )
@@ -79,6 +96,11 @@ class FinetuneSettings(LabelledSettings, BudgetSettings):
     )
     learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
     description: str = Field("", title="Description", description="One line for lists of models.")
+
+    @property
+    def folders(self) -> bool:
+        """Whether folders are learnt from, instead of the store."""
+        return bool(self.images or self.labels or self.word)
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,46 @@ def split(
     return tuple(left), tuple(held)
 
 
+def split_joining(
+    corrections: Sequence[Correction], holdout: float, seed: int
+) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
+    """Part corrections by image, for good: further ones that join change nothing for these.
+
+    An image is held out because of its content alone (its name) and those that joined before it:
+    about a part ``holdout`` of them, but the first ones are learnt from, the :data:`FEWEST`-th is
+    held out if none was before it, and an image that shows a word which none before it shows is
+    learnt from. All corrections of one image are on the same side.
+
+    Parameters
+    ----------
+    corrections : sequence of Correction
+        In the order in which they joined.
+    holdout : float, 0 to 1
+        Part that is held out; 0: none.
+    seed : int
+
+    Returns
+    -------
+    learnt, held_out : tuple of Correction
+    """
+    images: dict[str, frozenset[str]] = {}
+    for correction in corrections:
+        images[correction.name] = images.get(correction.name, frozenset()) | correction.shows
+    held: set[str] = set()
+    known = frozenset[str]()
+    for number, (name, shows) in enumerate(images.items(), start=1):
+        drawn = int(_rank(name, seed), 16) < holdout * 16**64 and len(held) < 1 + holdout * number
+        due = not held and number >= FEWEST
+        if holdout and number >= FEWEST and (drawn or due) and shows and shows <= known:
+            held.add(name)
+        else:
+            known |= shows
+    return (
+        tuple(correction for correction in corrections if correction.name not in held),
+        tuple(correction for correction in corrections if correction.name in held),
+    )
+
+
 def _rank(name: str, seed: int) -> str:
     return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
@@ -154,9 +194,9 @@ def measure(
     scores, single = Scores(), {word: Scores() for word in words}
     for correction in held_out:
         check()
-        example = correction.example
-        found = predictor.segment(example.image, list(words.values()))
-        for word, probability in zip(words, found.probabilities, strict=True):
+        example, asked = correction.example, correction.asked(words)
+        found = predictor.segment(example.image, [words[word] for word in asked])
+        for word, probability in zip(asked, found.probabilities, strict=True):
             predicted = probability >= round(255 * DEFAULT_THRESHOLD)
             for each in (scores, single[word]):
                 each.add(word, predicted, np.asarray(example.masks[word]), example.ignore)
