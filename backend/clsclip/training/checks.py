@@ -10,9 +10,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from clsclip.model.report import Figures
 from clsclip.predict.predictor import Predictor
 from clsclip.training.corrections import Correction
-from clsclip.training.holdout import Figures, Question, lost, measure
+from clsclip.training.holdout import Question, lost, measure
 from clsclip.training.run import BudgetSettings, Clock, Run
 
 CHECKS: Final = 7

@@ -30,26 +30,26 @@ from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
 from clsclip.model.registry import find_model
+from clsclip.model.report import REPORT_FILE, Report
+from clsclip.model.run_state import Outcome, locked, read_state, write_state
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
+from clsclip.store.schema import without_password
+from clsclip.store.store import database_url, store_folder
 from clsclip.training.checks import Best, Checks, mildest
-from clsclip.training.corrections import read_corrections
-from clsclip.training.finetune_settings import FinetuneSettings, Plan, Report
+from clsclip.training.finetune_settings import FinetuneSettings, Plan
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
-from clsclip.training.holdout import Question, judge, known_questions, measure, split
+from clsclip.training.holdout import Question, judge, known_questions, measure, split, split_joining
 from clsclip.training.lesson_loss import LessonLoss
 from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.replay import Memory
 from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, Clock, Run
-from clsclip.training.run_state import Outcome, locked, read_state, write_state
 from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
 from clsclip.words import canonical
-
-REPORT_FILE: Final = "report.json"
 
 REPEATED: Final = 6
 """Images of earlier lessons by which it is measured what gets lost."""
@@ -66,7 +66,7 @@ def finetune(
     """Train, compare with the older model, and make the run directory a model directory.
 
     ``state.json`` says at any time how the run stands, see
-    :func:`clsclip.training.run_state.read_state`.
+    :func:`clsclip.model.run_state.read_state`.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def finetune(
         if before is not None and not resume and not (output / STATE_FILE).exists():
             for name in (RUN_FILE, METRICS_FILE):  # it never came to a checkpoint: start anew
                 (output / name).unlink(missing_ok=True)
-        run = Run(output, settings, resume=resume)
+        run = Run(output, _public(settings), resume=resume)
         if before is not None and before.state == "done" and resume:
             tell(f"The run in '{output}' is over.")
             return Report.model_validate_json((output / REPORT_FILE).read_bytes())
@@ -128,6 +128,14 @@ def finetune(
             raise
         session.write("cancelled" if cancelled() else "done", report.reason)
         return report
+
+
+def _public(settings: FinetuneSettings) -> FinetuneSettings:
+    """The settings as they may be written into files."""
+    changes = {"database": without_password(settings.database)}
+    if not settings.folders:
+        changes["store"] = str(store_folder(settings.store).absolute())
+    return settings.model_copy(update=changes)
 
 
 @dataclass
@@ -156,17 +164,15 @@ class _Session:
 
 
 def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
-    lesson = Taught(
-        images=settings.images, labels=settings.labels, word=settings.word, ignore=settings.ignore
-    ).absolute()
-    words, corrections = read_corrections(
-        Path(lesson.images), Path(lesson.labels), lesson.word, lesson.ignore
-    )
-    learnt, held_out = split(corrections, settings.holdout, settings.seed)
+    lesson = Taught.of(settings)
+    database = database_url(settings.database)
+    words, corrections = lesson.read(session.tell, database)
+    parted = split_joining if lesson.store else split
+    learnt, held_out = parted(corrections, settings.holdout, settings.seed)
     device = choose_device(settings.device)
     folder = find_model(settings.model)
     taught = tuple(each for each in earlier_lessons(read_config(folder)) if each != lesson)
-    earlier = read_earlier(taught, words, session.tell)
+    earlier = read_earlier(taught, lesson, words, session.tell, database)
     session.check()
     predictor = Predictor(settings.model, device=settings.device)
     version = predictor.version
@@ -184,7 +190,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
         for correction in earlier[:REPEATED]
         for word in correction.example.masks
     ]
-    names = _names(words, settings.word)
+    names = _names(words, settings.word or settings.words)
     before = measure(predictor, held_out, names, questions, session.check)
     session.tell(f"before: {before.describe()}")
 
@@ -273,7 +279,7 @@ def _save(
     base = read_config(origin).base
     inside = origin / base.source  # or a folder elsewhere, which stays there
     recipe = {
-        **settings.model_dump(mode="json"), "start": str(origin), "steps": report.steps,
+        **_public(settings).model_dump(mode="json"), "start": str(origin), "steps": report.steps,
         TAUGHT: [lesson.model_dump() for lesson in taught],
     }  # fmt: skip
     save_run_model(
