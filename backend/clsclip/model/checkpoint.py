@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,12 +24,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clsclip.errors import CheckpointError, FileError
+from clsclip.model.atomic import flush
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
-from clsclip.model.config import CONFIG_FILE, BaseWeights, ModelConfig, read_config
+from clsclip.model.config import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    BaseWeights,
+    ModelConfig,
+    read_config,
+)
 from clsclip.model.word_heads import WORD_HEAD_FILE, WordHead, head_like
 
-WEIGHTS_FILE: Final = "model.safetensors"
 BASE_FOLDER: Final = "clip"
 
 
@@ -61,18 +66,6 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is always complete: the old one or the new one."""
-    draft = file.with_name(f".{file.name}.new")
-    try:
-        draft.write_bytes(content)
-        _flush(draft)
-        draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)  # on a full disk, what fitted would take the last room
         raise
 
 
@@ -199,7 +192,7 @@ def _write_model(
         for file in draft.rglob("*"):
             if file.is_file():
                 file.chmod(0o644)
-                _flush(file)
+                flush(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(draft.parent, error) from error
 
@@ -315,8 +308,3 @@ def model_version(folder: Path) -> str:
         digest.update(json.dumps(words).encode())
         digest.update((folder / WORD_HEAD_FILE.format(k)).read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -172,7 +172,7 @@ class Checks:
         better = self._best.offer(self._trained, found.miou, loss <= self._most_lost, clock.step)
         self._looked = time.monotonic()
         self._cost = self._looked - started
-        figures = {name: value for name in ("miou", "fb_iou")
+        figures = {name: round(value, 4) for name in ("miou", "fb_iou", "old")
                    if (value := getattr(found, name)) is not None}  # fmt: skip
         self._run.report(
             step=clock.step, seconds=round(clock.seconds, 1), lost=round(loss, 4), best=better,

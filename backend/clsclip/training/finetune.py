@@ -9,9 +9,10 @@ chosen, and the new version is promoted or not.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -20,24 +21,30 @@ import numpy as np
 import torch
 
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
-from clsclip.model.checkpoint import (
-    load_model,
-    load_word_heads,
-    save_run_model,
-    write_atomically,
-)
+from clsclip.model.atomic import write_atomically
+from clsclip.model.checkpoint import load_model, load_word_heads, save_run_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
 from clsclip.model.registry import find_model
-from clsclip.model.report import REPORT_FILE, Report
-from clsclip.model.run_state import Outcome, locked, read_state, write_state
+from clsclip.model.report import REPORT_FILE, Figures, Report
+from clsclip.model.run_state import (
+    CANCEL_FILE,
+    METRICS_FILE,
+    Outcome,
+    RunState,
+    locked,
+    read_process,
+    read_state,
+    write_state,
+)
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.store.schema import without_password
 from clsclip.store.store import database_url, store_folder
-from clsclip.training.checks import Best, Checks, mildest
+from clsclip.training.checks import LOOKED_AT, Best, Checks, mildest
+from clsclip.training.corrections import Correction
 from clsclip.training.finetune_settings import FinetuneSettings, Plan
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
@@ -47,7 +54,7 @@ from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.replay import Memory
-from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, Clock, Run
+from clsclip.training.run import RUN_FILE, STATE_FILE, Clock, Run
 from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
 from clsclip.words import canonical
 
@@ -78,7 +85,8 @@ def finetune(
     tell : callable
         Takes a line of progress now and then.
     cancelled : callable
-        Asked between steps; an answer of True ends the run with what is best so far.
+        Asked between steps; an answer of True ends the run with what is best so far. So does a
+        file ``cancel`` in the run directory.
 
     Returns
     -------
@@ -98,7 +106,7 @@ def finetune(
         If it was cancelled before there was anything to keep.
     """
     with locked(output):
-        session = _Session(output, tell, cancelled)
+        session = _Session(output, tell, lambda: cancelled() or (output / CANCEL_FILE).exists())
         before = read_state(output)
         if before is not None and not resume and not (output / STATE_FILE).exists():
             for name in (RUN_FILE, METRICS_FILE):  # it never came to a checkpoint: start anew
@@ -108,7 +116,7 @@ def finetune(
             tell(f"The run in '{output}' is over.")
             return Report.model_validate_json((output / REPORT_FILE).read_bytes())
         if before is not None and resume:
-            session.earlier = before.seconds
+            session.earlier = before.seconds + _starting_time(output, before)
         session.write("running")
         try:
             report = _finetune(settings, run, session)
@@ -126,7 +134,7 @@ def finetune(
             known = isinstance(error, ClsClipError)
             session.write("failed", str(error) if known else f"{type(error).__name__}: {error}")
             raise
-        session.write("cancelled" if cancelled() else "done", report.reason)
+        session.write("cancelled" if session.cancelled() else "done", report.reason)
         return report
 
 
@@ -136,6 +144,13 @@ def _public(settings: FinetuneSettings) -> FinetuneSettings:
     if not settings.folders:
         changes["store"] = str(store_folder(settings.store).absolute())
     return settings.model_copy(update=changes)
+
+
+def _starting_time(output: Path, before: RunState) -> float:
+    """Seconds since somebody noted that this process was started to work on the run."""
+    started = read_process(output)
+    mine = started is not None and started.pid == os.getpid() and before.state == "running"
+    return max(0.0, time.time() - before.time) if mine else 0.0
 
 
 @dataclass
@@ -155,6 +170,8 @@ class _Session:
 
     def write(self, state: Outcome, reason: str = "") -> None:
         write_state(self.output, state, reason, self.seconds)
+        if state != "running":
+            (self.output / CANCEL_FILE).unlink(missing_ok=True)  # it has been heard
 
     def check(self) -> None:
         if self.cancelled():
@@ -184,23 +201,23 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     plan = Plan(settings, size, model.towers.patch_size)
     for side in (plan.first_size, size):
         require_memory(model, sum(plan.views(side)), side, device)
-    questions = known_questions(predictor, words, size, session.check)
-    questions += [
-        Question(word, correction.example, zoom=None)
-        for correction in earlier[:REPEATED]
-        for word in correction.example.masks
-    ]
+    questions = known_questions(predictor, words, size, session.check) + _repeated(earlier)
     names = _names(words, settings.word or settings.words)
+    started = time.monotonic()
     before = measure(predictor, held_out, names, questions, session.check)
+    measuring = time.monotonic() - started
     session.tell(f"before: {before.describe()}")
 
     older = _older_head(words, model, heads)
-    new = ClsClip(model.towers, model.settings).to(device)
-    new.load_state_dict(older.head_state(), strict=False)
-    trained = trained_parts(new).train()
+    new = head_like(model, older.head_state())
+    trained = trained_parts(new).requires_grad_(True).train()
     best = Best(trained)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
     clock = run.load_state({"head": trained, "best": best}, optimizer)
+    run.report(
+        step=clock.step, seconds=round(clock.seconds, 1), images=len(learnt) + len(held_out),
+        measuring=round(measuring, 1), **_first_look(predictor, held_out, names, before, clock),
+    )  # fmt: skip
     seed = (settings.seed, clock.step)
     budget = plan.budget(len(learnt))
     checks = Checks(
@@ -227,9 +244,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
         )  # fmt: skip
     part, weights = 1.0, best.weights.state_dict()
     if questions:
-        part, weights = mildest(
-            predictor, older.head_state(), weights, held_out, names, before
-        )  # fmt: skip
+        part, weights = mildest(predictor, older.head_state(), weights, held_out, names, before)
     predictor.teach(words, weights, "new")
     after = measure(predictor, held_out, names, questions)
     session.tell(f"after: {after.describe()}")
@@ -251,6 +266,28 @@ def _older_head(words: Sequence[str], model: ClsClip, heads: Sequence[WordHead])
     choose = HeadChoice(model, heads)
     chosen = {choose(word) for word in words}
     return next((each.head for each in reversed(heads) if each.head in chosen), model)
+
+
+def _repeated(earlier: Sequence[Correction]) -> list[Question]:
+    """Questions in images of earlier lessons."""
+    return [
+        Question(word, correction.example, zoom=None)
+        for correction in earlier[:REPEATED]
+        for word in correction.example.masks
+    ]
+
+
+def _first_look(
+    predictor: Predictor, held_out: Sequence[Correction], names: Mapping[str, str],
+    before: Figures, clock: Clock,
+) -> dict[str, float]:  # fmt: skip
+    """Figures of the older model on what the looks at a new run are about."""
+    if clock.step:
+        return {}
+    looked_at = held_out[:LOOKED_AT]
+    seen = before if len(looked_at) == len(held_out) else measure(predictor, looked_at, names, ())
+    figures = {"miou": seen.miou, "old": before.old}
+    return {name: round(value, 4) for name, value in figures.items() if value is not None}
 
 
 def _batches(
