@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
 from clsclip.predict.tiling import OVERLAP, window_boxes
-from clsclip.predict.transforms import to_rgb, to_tensor
+from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import whole_image_zoom
 from clsclip.regions.drawn import boxes_within
@@ -252,6 +253,38 @@ class Predictor:
             proposals=tuple(used),
             owners=_owners(inside, (len(checked), *shape)),
         )
+
+    def embedding(
+        self, image: NDArray[Any], contrast_limits: tuple[float, float] | None = None
+    ) -> NDArray[np.float32]:
+        """What an image looks like to the visual encoder, whatever word is asked (ours).
+
+        Parameters
+        ----------
+        image, contrast_limits
+            As :meth:`segment` takes them.
+
+        Returns
+        -------
+        ndarray of float32, shape (D,)
+            Mean of the patch tokens that leave the last layer, of unit length. Images that look
+            alike have a large dot product.
+
+        Raises
+        ------
+        InvalidImageError, DeviceError
+        """
+        rgb = to_rgb(image, contrast_limits)
+        with torch.inference_mode(), _device_faults(self.device):
+            side = (self._reads.size, self._reads.size)
+            pixels = resize(to_tensor(rgb).to(self.device), side).to(self.dtype)
+            towers = self._model.towers
+            tokens = towers.embed(pixels)
+            for index in range(len(towers.layers)):
+                tokens = towers.run_layer(index, tokens)
+            mean = F.normalize(tokens[0, 1:].float().mean(0), dim=0)
+        vector: NDArray[np.float32] = mean.cpu().numpy()
+        return vector
 
     def window_network(self, words: Sequence[str], *, templates: bool = True) -> WindowNetwork:
         """The network with some words, for passes over images that are too large to hold.

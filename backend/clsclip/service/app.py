@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
-from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -21,7 +19,6 @@ from clsclip.config import BackendSettings
 from clsclip.errors import (
     AuthenticationError,
     BusyError,
-    CancelledError,
     ClsClipError,
     InvalidRequestError,
     NotFoundError,
@@ -31,10 +28,12 @@ from clsclip.model.registry import list_models
 from clsclip.segmentation import Segmentation
 from clsclip.service.annotations import SharedStore, annotation_routes
 from clsclip.service.answers import NPZ_CONTENT, error_answers
-from clsclip.service.jobs import Job, JobQueue, LoadPredictor, Segmenter, unexpected_error
-from clsclip.service.security import HostCheck, read_body, require_token
+from clsclip.service.jobs import JobQueue, LoadPredictor, Segmenter, unexpected_error
+from clsclip.service.ranking import ranking_routes
+from clsclip.service.security import HostCheck, require_token
 from clsclip.service.training_processes import COMMAND, TrainingProcesses, settle_or_warn
 from clsclip.service.trainings import training_routes
+from clsclip.service.waiting import RequestId, read_segment_request, wait_for
 from clsclip.wire import (
     API_PREFIX,
     NPZ_MEDIA_TYPE,
@@ -42,8 +41,6 @@ from clsclip.wire import (
     HealthReport,
     ModelList,
     Progress,
-    SegmentRequest,
-    decode_segment_request,
     encode_segmentation,
     error_json,
 )
@@ -52,7 +49,6 @@ RETRY_AFTER_SECONDS: Final = 5
 """When a client that was told to come back should do so."""
 
 _CHUNK: Final = 2**20
-_RequestId = Annotated[str, Query(pattern=REQUEST_ID_PATTERN, description="Chosen by the client.")]
 _PathRequestId = Annotated[str, Path(pattern=REQUEST_ID_PATTERN, description="Id of a request.")]
 
 
@@ -115,6 +111,7 @@ def create_app(
         _routes(settings, jobs, device),
         annotation_routes(settings, store),
         training_routes(store, trainings),
+        ranking_routes(settings, jobs, store),
     ):
         app.include_router(
             router,
@@ -168,13 +165,13 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
         },
         openapi_extra={"requestBody": {"required": True, "content": NPZ_CONTENT}},
     )
-    async def segment(request: Request, request_id: _RequestId) -> StreamingResponse:
+    async def segment(request: Request, request_id: RequestId) -> StreamingResponse:
         """Segment one image plane; the answer comes when the device has done it."""
         job = jobs.reserve(request_id)
         try:
-            image, asked = await _read_request(request, max_bytes)
+            image, asked = await read_segment_request(request, max_bytes)
             jobs.submit(job, image, asked)
-            result = await _wait(request, job)
+            result: Segmentation = await wait_for(request, job)
         finally:
             jobs.release(job)
         content = await run_in_threadpool(encode_segmentation, result)
@@ -195,30 +192,6 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
         jobs.cancel(request_id)
 
     return router
-
-
-async def _read_request(request: Request, max_bytes: int) -> tuple[NDArray[Any], SegmentRequest]:
-    body = await read_body(request, max_bytes)
-    return await run_in_threadpool(decode_segment_request, body, max_bytes)
-
-
-async def _wait(request: Request, job: Job) -> Segmentation:
-    """Wait for the result of a job, or for the client to close the connection."""
-    result = asyncio.wrap_future(job.result)
-    gone = asyncio.create_task(_disconnect(request))
-    try:
-        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not result.done():
-            raise CancelledError("The client went away.")
-        return result.result()
-    finally:
-        result.cancel()
-        gone.cancel()
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _chunks(content: bytes) -> AsyncIterator[memoryview]:

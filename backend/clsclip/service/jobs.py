@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Literal, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.config import RegionMode
@@ -60,6 +61,16 @@ class Segmenter(Protocol):
         """Segment one image plane."""
         ...
 
+    def embedding(
+        self, image: NDArray[Any], contrast_limits: tuple[float, float] | None = None
+    ) -> NDArray[np.float32]:
+        """What one image plane looks like, as a vector of unit length."""
+        ...
+
+
+Work = Callable[[Segmenter, "Job"], Any]
+"""What a job does with its model. It asks ``job.ended`` between steps, and may report."""
+
 
 class LoadPredictor(Protocol):
     """Loads a model by name; :class:`clsclip.predict.predictor.Predictor` is one."""
@@ -69,20 +80,39 @@ class LoadPredictor(Protocol):
         ...
 
 
+def segment_for(
+    predictor: Segmenter, job: Job, image: NDArray[Any], request: SegmentRequest
+) -> Segmentation:
+    """Segment as a request asks; reports to its job, and ends with it."""
+    return predictor.segment(
+        image,
+        request.words,
+        contrast_limits=request.contrast_limits,
+        zoom=request.zoom,
+        templates=request.templates,
+        regions=request.regions,
+        detector=request.detector,
+        drawn=request.drawn,
+        progress=job.report,
+        cancelled=job.ended,
+    )
+
+
 class Job:
     """One request, from its arrival to its end.
 
     Attributes
     ----------
     request_id : str
-    result : Future of Segmentation
-        Set when the job ends. Its ``cancel`` does nothing; use :meth:`JobQueue.cancel`.
+    result : Future
+        Of what the job's work returns. Set when the job ends. Its ``cancel`` does nothing; use
+        :meth:`JobQueue.cancel`.
     state : 'queued' or 'running'
     """
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self.result: Future[Segmentation] = Future()
+        self.result: Future[Any] = Future()
         self.result.set_running_or_notify_cancel()
         self.state: Literal["queued", "running"] = "queued"
         self._steps = (0, 0)
@@ -125,7 +155,7 @@ class JobQueue:
         self._preload = preload
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
-        self._ready: deque[tuple[Job, NDArray[Any], SegmentRequest]] = deque()
+        self._ready: deque[tuple[Job, str, Work]] = deque()
         self._computing = False
         self._closed = False
         self._loaded: OrderedDict[str, Segmenter] = OrderedDict()
@@ -161,9 +191,17 @@ class JobQueue:
 
     def submit(self, job: Job, image: NDArray[Any], request: SegmentRequest) -> None:
         """Hand a reserved job to the worker. Does nothing if it was cancelled meanwhile."""
+
+        def segment(predictor: Segmenter, job: Job) -> Segmentation:
+            return segment_for(predictor, job, image, request)
+
+        self.submit_work(job, request.model, segment)
+
+    def submit_work(self, job: Job, model: str, work: Work) -> None:
+        """Hand a reserved job to the worker, with what it does with a model."""
         with self._changed:
             if not job.ended():
-                self._ready.append((job, image, request))
+                self._ready.append((job, model, work))
                 self._changed.notify_all()
 
     def progress(self, request_id: str) -> Progress:
@@ -241,7 +279,7 @@ class JobQueue:
     def _waiting(self) -> int:
         return sum(job.state == "queued" for job in self._jobs.values())
 
-    def _end(self, job: Job, outcome: Segmentation | ClsClipError) -> None:
+    def _end(self, job: Job, outcome: Any) -> None:
         """Deliver the outcome, if it is the first one. The lock is held."""
         if job.ended():
             return
@@ -272,23 +310,9 @@ class JobQueue:
                 self._end(entry[0], outcome)
             del entry, outcome  # an image may be large, and the next job may be a day away
 
-    def _outcome(
-        self, job: Job, image: NDArray[Any], request: SegmentRequest
-    ) -> Segmentation | ClsClipError:
+    def _outcome(self, job: Job, model: str, work: Work) -> Any:
         try:
-            predictor = self._predictor(request.model)
-            return predictor.segment(
-                image,
-                request.words,
-                contrast_limits=request.contrast_limits,
-                zoom=request.zoom,
-                templates=request.templates,
-                regions=request.regions,
-                detector=request.detector,
-                drawn=request.drawn,
-                progress=job.report,
-                cancelled=job.ended,
-            )
+            return work(self._predictor(model), job)
         except ClsClipError as error:
             return error
         except Exception as error:

@@ -8,10 +8,11 @@ import uuid
 from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
@@ -183,6 +184,16 @@ class AnnotationStore:
         )  # fmt: skip
         found = self._fetch(_latest().where(AnnotationRow.content_sha256 == content).limit(1))
         return found[0] if found else None
+
+    def has_image(self, image: NDArray[Any]) -> bool:
+        """Whether the latest version of an annotation is of this very image.
+
+        Raises
+        ------
+        InvalidImageError, StoreError
+        """
+        rows = _latest().where(AnnotationRow.image_sha256 == sha256_of(image)).limit(1)
+        return bool(self._fetch(rows))
 
     def get(self, id: str) -> Annotation:  # noqa: A002 - the attribute's name
         """One version.
