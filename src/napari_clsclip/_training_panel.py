@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidg
 from clsclip.wire_training import Training, VersionList
 from napari_clsclip._curve import TrainingCurve
 from napari_clsclip._message import ERROR_COLOR
-from napari_clsclip._training_words import changes_line, eta_words, headline, outcome
+from napari_clsclip._training_words import can_go_on, changes_line, eta_words, headline, outcome
 
 _CANCEL_TOOLTIP: Final = "End the training now, with what is best so far."
 _RESUME_TOOLTIP: Final = "Go on from the last checkpoint of this training."
@@ -85,13 +85,13 @@ class TrainingPanel(QWidget):
         self.curve.show_points(training.curve)
         self.outcome.setText(outcome(training, versions))
         every = changes_line(training.changes, old_words=len(training.changes))
-        self.outcome.setToolTip(every)
+        self.outcome.setToolTip("\n".join(text for text in (every, training.reason) if text))
         failed = training.state == "failed"
         self.outcome.setStyleSheet(f"color: {ERROR_COLOR};" if failed else "")
         for widget in (self.progress, self.doing, self.cancel_button):
             widget.setVisible(running)
         self.outcome.setVisible(not running)
         self.curve.setVisible(bool(training.curve) or running)
-        self.resume_button.setVisible(training.state == "interrupted")
+        self.resume_button.setVisible(can_go_on(training))
         self.cancel_button.setEnabled(not ordering)
         self.resume_button.setEnabled(not ordering)

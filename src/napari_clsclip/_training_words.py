@@ -25,6 +25,11 @@ def headline(training: Training) -> str:
     }[training.state]
 
 
+def can_go_on(training: Training) -> bool:
+    """Whether a training has ended before its time, and has made no version."""
+    return training.state not in ("running", "done") and training.promoted is None
+
+
 def outcome(training: Training, versions: VersionList) -> str:
     """Say what came of a training that does not run any more.
 
@@ -44,7 +49,7 @@ def outcome(training: Training, versions: VersionList) -> str:
     if training.state == "interrupted":
         done = f"{training.part:.0%} of its time was over. " if training.part else ""
         return f"{done}Continue goes on from its last checkpoint."
-    reason = _sentence(training.reason)
+    reason = _sentence(training.reason.partition("\n")[0])
     figures = changes_line(training.changes)
     parts = [f"{figures}."] if figures else []
     if training.name == versions.active:
