@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,15 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Folder of the versions of a model, instead of that of whoever runs the tests."""
+    folder = tmp_path_factory.mktemp("versions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAPARI_CLSCLIP_VERSIONS", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,8 @@ class StoreSettings(Settings):
         "",
         title="Database",
         description="SQLAlchemy URL of the database of the store, e.g. "
-        "postgresql+psycopg://user@host/name. Empty: a file in its folder.",
+        "postgresql+psycopg://user@host/name. Empty: what NAPARI_CLSCLIP_DATABASE names, else a "
+        "file in its folder.",
     )
 
 

@@ -116,6 +116,7 @@ class Version(Message):
     note: str = ""
     description: str = ""
     available: bool = True
+    reason: str = Field("", description="Why it is not available.")
 
 
 class VersionList(Message):
@@ -124,6 +125,9 @@ class VersionList(Message):
     versions: tuple[Version, ...]
     active: str = Field(description="Version that is used unless another one is named.")
     back: str = Field("", description="Version that was active before; empty: none.")
+    notice: str = Field(
+        "", description="What a person should know: records were damaged, a version is gone."
+    )
 
 
 class Activation(Message):

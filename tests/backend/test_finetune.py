@@ -22,7 +22,7 @@ from clsclip import Predictor
 from clsclip.cli.label import main as label
 from clsclip.cli.train import main
 from clsclip.model.config import read_config
-from clsclip.training.run_state import RunState, read_state
+from clsclip.model.run_state import RunState, read_state
 from waiting import PATIENCE, eventually
 
 

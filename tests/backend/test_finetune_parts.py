@@ -14,18 +14,19 @@ from tifffile import imwrite
 from clsclip import Predictor
 from clsclip.errors import CheckpointError, FileError
 from clsclip.model.checkpoint import load_model
+from clsclip.model.report import Figures, WordFigures
+from clsclip.model.run_state import OUTCOME_FILE, locked, read_state, write_state
 from clsclip.training.checks import PATIENCE, Best
 from clsclip.training.class_ids import read_classes, word_labels
 from clsclip.training.corrections import Correction
 from clsclip.training.evaluate import EvaluateSettings, evaluate
 from clsclip.training.examples import Example
 from clsclip.training.footprint import step_bytes
-from clsclip.training.holdout import Figures, WordFigures, judge, known_questions, split
+from clsclip.training.holdout import judge, known_questions, split
 from clsclip.training.lessons import Lessons, predicted_zooms
 from clsclip.training.losses import recall_loss
 from clsclip.training.prompts import Prompts
 from clsclip.training.replay import QUESTIONS, Memory
-from clsclip.training.run_state import OUTCOME_FILE, locked, read_state, write_state
 from clsclip.training.scenes import biology
 
 

@@ -347,10 +347,16 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
         ("get", "/v1/models"): "ModelList",
         ("get", "/v1/segment/{request_id}"): "Progress",
         ("get", "/v1/annotations"): "AnnotationList",
+        ("get", "/v1/trainings"): "TrainingList",
+        ("get", "/v1/trainings/{name}"): "Training",
+        ("post", "/v1/trainings/{name}/resume"): "Training",
+        ("delete", "/v1/trainings/{name}"): "Training",
+        ("get", "/v1/versions"): "VersionList",
+        ("put", "/v1/versions/active"): "VersionList",
     }
     assert set(operations) == {
         *answers, ("post", "/v1/segment"), ("delete", "/v1/segment/{request_id}"),
-        ("post", "/v1/annotations"),
+        ("post", "/v1/annotations"), ("post", "/v1/trainings"),
     }  # fmt: skip
     for route, model in answers.items():
         content = operations[route]["responses"]["200"]["content"]["application/json"]

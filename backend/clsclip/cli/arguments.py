@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import types
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -20,7 +21,9 @@ from clsclip.errors import InvalidConfigError
 _M = TypeVar("_M", bound=BaseModel)
 
 
-def add_settings(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None:
+def add_settings(
+    parser: argparse.ArgumentParser, model: type[BaseModel], *, bare: Collection[str] = ()
+) -> None:
     """Add one option per field of a settings model, as a group named by its docstring.
 
     Parameters
@@ -29,11 +32,14 @@ def add_settings(parser: argparse.ArgumentParser, model: type[BaseModel]) -> Non
         Must not have options of these names.
     model : type of pydantic model
         Fields may be booleans, numbers, strings, paths, literals, tuples of these, and optional.
+    bare : collection of str
+        Fields whose option may be given without a value, and then means the default.
     """
     title = (model.__doc__ or model.__name__).strip().partition("\n")[0].rstrip(".")
     group = parser.add_argument_group(title)
     for name, field in model.model_fields.items():
-        group.add_argument(_option(name), dest=name, **_argument(name, field))
+        optional = {"nargs": "?", "const": field.default} if name in bare else {}
+        group.add_argument(_option(name), dest=name, **_argument(name, field), **optional)
 
 
 def settings_from(args: argparse.Namespace, model: type[_M]) -> _M:

@@ -16,7 +16,7 @@ from typing import Final
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.errors import CancelledError, ClsClipError
-from clsclip.model.checkpoint import write_atomically
+from clsclip.model.atomic import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--output", required=True, type=Path, help="Run directory.")
         command.add_argument("--resume", action="store_true", help="Go on with the run in OUTPUT.")
-        add_settings(command, settings)
+        add_settings(command, settings, bare=("store",))
     text = "Keep images with label images in the annotation store."
     add_settings(commands.add_parser("import", help=text, description=text), ImportSettings)
     text = "Write what is in the annotation store as folders of images and label images."

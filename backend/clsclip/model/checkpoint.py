@@ -9,7 +9,6 @@ directory of a training that has ended is a model directory with further files i
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -23,11 +22,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clsclip.errors import CheckpointError, FileError
+from clsclip.model.atomic import flush
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
-from clsclip.model.config import CONFIG_FILE, BaseWeights, ModelConfig, read_config
+from clsclip.model.config import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    BaseWeights,
+    ModelConfig,
+    read_config,
+)
 
-WEIGHTS_FILE: Final = "model.safetensors"
 BASE_FOLDER: Final = "clip"
 
 
@@ -58,18 +63,6 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is always complete: the old one or the new one."""
-    draft = file.with_name(f".{file.name}.new")
-    try:
-        draft.write_bytes(content)
-        _flush(draft)
-        draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)  # on a full disk, what fitted would take the last room
         raise
 
 
@@ -183,7 +176,7 @@ def _write_model(
         for file in draft.rglob("*"):
             if file.is_file():
                 file.chmod(0o644)
-                _flush(file)
+                flush(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise _unwritable(draft.parent, error) from error
 
@@ -264,8 +257,3 @@ def model_version(folder: Path) -> str:
     digest = hashlib.sha256(read_config(folder).base.sha256.encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _flush(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -12,6 +12,7 @@ from clsclip.errors import CheckpointError
 from clsclip.wire import describe_validation
 
 CONFIG_FILE: Final = "config.json"
+WEIGHTS_FILE: Final = "model.safetensors"
 
 DEFAULT_TEMPLATES: Final = (
     "{}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,8 @@ import platformdirs
 
 from clsclip.config import DEFAULT_MODEL
 from clsclip.errors import CheckpointError, UnknownModelError
-from clsclip.model.config import CONFIG_FILE, read_config
+from clsclip.model.config import CONFIG_FILE, WEIGHTS_FILE, read_config
+from clsclip.model.versions import ActiveVersion, active_version, finished_versions
 from clsclip.wire import ModelInfo
 
 BUNDLED: Final = Path(__file__).parent.parent / "weights"
@@ -28,21 +30,44 @@ def _named() -> dict[str, Path]:
             for folder in sorted(root.iterdir()):
                 if (folder / CONFIG_FILE).is_file():
                     found.setdefault(folder.name, folder)
+    for name, folder in finished_versions().items():
+        found.setdefault(name, folder)
     return dict(sorted(found.items(), key=lambda item: item[0] != DEFAULT_MODEL))
 
 
 def list_models() -> tuple[ModelInfo, ...]:
-    """Models that have a name, the default one first."""
+    """Models that have a name; the one that is active comes first, then the bundled one."""
     models = []
     for name, folder in _named().items():
-        try:
-            description, reason = read_config(folder).description, None
-        except CheckpointError as error:
-            description, reason = "", error.message
+        reason = _fault(folder)
         models.append(
-            ModelInfo(name=name, description=description, available=reason is None, reason=reason)
-        )
-    return tuple(models)
+            ModelInfo(
+                name=name, description="" if reason else read_config(folder).description,
+                available=reason is None, reason=reason,
+            )
+        )  # fmt: skip
+    active = active_version(_available(models)).name
+    return tuple(sorted(models, key=lambda model: model.name != active))
+
+
+def active_model() -> ActiveVersion:
+    """Which model is used unless another one is named."""
+    return active_version(_available(list_models()))
+
+
+def _available(models: Iterable[ModelInfo]) -> frozenset[str]:
+    return frozenset(model.name for model in models if model.available)
+
+
+def _fault(folder: Path) -> str | None:
+    """Why a model directory cannot be used, as far as that shows without reading its weights."""
+    try:
+        read_config(folder)
+    except CheckpointError as error:
+        return error.message
+    if not (folder / WEIGHTS_FILE).is_file():
+        return f"'{folder / WEIGHTS_FILE}' is missing. Copy the model directory again."
+    return None
 
 
 def find_model(name: str) -> Path:

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from clsclip.config import MAX_WORD_LENGTH, BackendSettings
 from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.security import read_body
-from clsclip.store.store import AnnotationStore, store_folder
+from clsclip.store.store import AnnotationStore, opened_store
 from clsclip.wire_annotations import LIST_LIMIT, Annotation, AnnotationList, decode_correction
 
 
@@ -26,8 +26,7 @@ class SharedStore:
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        self._folder = store_folder(settings.store)
-        self._database = settings.database
+        self._settings = settings
         self._lock = threading.Lock()
         self._store: AnnotationStore | None = None
 
@@ -40,7 +39,7 @@ class SharedStore:
         """
         with self._lock:
             if self._store is None:
-                self._store = AnnotationStore(self._folder, self._database)
+                self._store = opened_store(self._settings)
             return self._store
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 
@@ -33,6 +33,8 @@ from clsclip.service.annotations import SharedStore, annotation_routes
 from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.jobs import Job, JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.security import HostCheck, read_body, require_token
+from clsclip.service.training_processes import COMMAND, TrainingProcesses, settle_or_warn
+from clsclip.service.trainings import training_routes
 from clsclip.wire import (
     API_PREFIX,
     NPZ_MEDIA_TYPE,
@@ -55,7 +57,10 @@ _PathRequestId = Annotated[str, Path(pattern=REQUEST_ID_PATTERN, description="Id
 
 
 def create_app(
-    settings: BackendSettings, token: str, load_predictor: LoadPredictor | None = None
+    settings: BackendSettings,
+    token: str,
+    load_predictor: LoadPredictor | None = None,
+    train_command: Sequence[str] = COMMAND,
 ) -> FastAPI:
     """Build the service.
 
@@ -68,6 +73,8 @@ def create_app(
     load_predictor : LoadPredictor, optional
         Loads the models that requests name; by default :class:`Predictor
         <clsclip.predict.predictor.Predictor>`.
+    train_command : sequence of str
+        What runs a training, before the arguments of ``napari-clsclip-train``.
 
     Returns
     -------
@@ -88,9 +95,11 @@ def create_app(
         preload=settings.preload,
     )
     store = SharedStore(settings)
+    trainings = TrainingProcesses(settings, train_command)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(trainings.look)
         yield
         jobs.close()
         store.close()
@@ -102,7 +111,11 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.jobs = jobs
-    for router in (_routes(settings, jobs, device), annotation_routes(settings, store)):
+    for router in (
+        _routes(settings, jobs, device),
+        annotation_routes(settings, store),
+        training_routes(store, trainings),
+    ):
         app.include_router(
             router,
             prefix=API_PREFIX,
@@ -142,7 +155,8 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
 
     @router.get("/models")
     def models() -> ModelList:
-        """Models that a request may name; the default one comes first."""
+        """Models that a request may name; the one that is active comes first."""
+        settle_or_warn()
         return ModelList(models=list_models())
 
     @router.post(

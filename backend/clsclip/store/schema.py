@@ -164,6 +164,18 @@ def _make_tables(engine: Engine) -> int:
         return row.schema_version
 
 
+def without_password(url: str) -> str:
+    """A URL of a database as it may be written into files; what cannot be understood is not.
+
+    >>> without_password("postgresql+psycopg://me:secret@host/name")
+    'postgresql+psycopg://me@host/name'
+    """
+    try:
+        return make_url(url)._replace(password=None).render_as_string() if url else ""
+    except ArgumentError:
+        return ""
+
+
 def _address(folder: Path, url: str) -> URL:
     if not url:
         return URL.create("sqlite", database=str(folder / DATABASE_FILE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import uuid
+from collections.abc import Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
@@ -15,6 +16,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
+from clsclip.config import StoreSettings
 from clsclip.errors import ConflictError, InvalidConfigError, NotFoundError
 from clsclip.store.annotation import AnnotationArrays, check_correction, content_hash
 from clsclip.store.arrays import ArrayFiles, sha256_of
@@ -30,6 +32,9 @@ ARRAYS_FOLDER: Final = "arrays"
 STORE_VARIABLE: Final = "NAPARI_CLSCLIP_STORE"
 """Environment variable with the folder of the store, where no other is given."""
 
+DATABASE_VARIABLE: Final = "NAPARI_CLSCLIP_DATABASE"
+"""Environment variable with the URL of its database, where no other is given."""
+
 
 def store_folder(given: str = "") -> Path:
     """Folder of a store.
@@ -43,6 +48,17 @@ def store_folder(given: str = "") -> Path:
     if named:
         return Path(named).expanduser()
     return platformdirs.user_data_path("napari-clsclip") / "annotations"
+
+
+def database_url(given: str = "") -> str:
+    """URL of the database of a store.
+
+    Parameters
+    ----------
+    given : str
+        Empty: what ``DATABASE_VARIABLE`` says, else a file in the folder of the store.
+    """
+    return given or os.environ.get(DATABASE_VARIABLE, "").strip()
 
 
 class AnnotationStore:
@@ -212,6 +228,31 @@ class AnnotationStore:
             rows = rows.where(AnnotationRow.number.in_(having))
         return self._fetch(rows)
 
+    def asked(self, words: Collection[str]) -> builtins.list[Annotation]:
+        """Latest versions that have one of some words, in the order in which they joined.
+
+        Parameters
+        ----------
+        words : collection of str
+            Letter case is ignored.
+
+        Returns
+        -------
+        list of Annotation
+            By the moment at which the first version of each was added, so that further ones
+            always come last.
+
+        Raises
+        ------
+        StoreError
+        """
+        folded = {" ".join(word.split()).casefold() for word in words}
+        having = select(WordRow.annotation).where(WordRow.folded.in_(folded))
+        first = aliased(AnnotationRow)
+        rows = _latest().where(AnnotationRow.number.in_(having))
+        rows = rows.join(first, first.id == AnnotationRow.lineage).order_by(first.number)
+        return self._fetch(rows)
+
     def versions(self, lineage: str) -> builtins.list[Annotation]:
         """All versions of an annotation, the first one first.
 
@@ -266,6 +307,16 @@ class AnnotationStore:
 
     def _session(self) -> Session:
         return Session(self._engine)
+
+
+def opened_store(settings: StoreSettings) -> AnnotationStore:
+    """The store of some settings.
+
+    Raises
+    ------
+    FileError, InvalidConfigError, StoreError
+    """
+    return AnnotationStore(store_folder(settings.store), database_url(settings.database))
 
 
 def _latest() -> Select[AnnotationRow]:

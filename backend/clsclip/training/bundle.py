@@ -14,8 +14,9 @@ from clsclip.config import Settings
 from clsclip.model.checkpoint import load_model, save_model
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
+from clsclip.model.run_state import METRICS_FILE
 from clsclip.regions.detector_config import DETECTOR_FOLDER, read_detector_config
-from clsclip.training.run import METRICS_FILE, RUN_FILE
+from clsclip.training.run import RUN_FILE
 
 
 class BundleSettings(Settings):

@@ -10,9 +10,10 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from clsclip.model.report import Figures
 from clsclip.predict.predictor import Predictor
 from clsclip.training.corrections import Correction
-from clsclip.training.holdout import Figures, Question, lost, measure
+from clsclip.training.holdout import Question, lost, measure
 from clsclip.training.run import BudgetSettings, Clock, Run
 
 CHECKS: Final = 7
@@ -171,7 +172,7 @@ class Checks:
         better = self._best.offer(self._trained, found.miou, loss <= self._most_lost, clock.step)
         self._looked = time.monotonic()
         self._cost = self._looked - started
-        figures = {name: value for name in ("miou", "fb_iou")
+        figures = {name: round(value, 4) for name in ("miou", "fb_iou", "old")
                    if (value := getattr(found, name)) is not None}  # fmt: skip
         self._run.report(
             step=clock.step, seconds=round(clock.seconds, 1), lost=round(loss, 4), best=better,

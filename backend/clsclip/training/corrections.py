@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,15 @@ class LabelledSettings(Settings):
 
 @dataclass(frozen=True)
 class Correction:
-    """One image whose masks of all learnt words a person vouches for.
+    """One image whose masks of learnt words a person vouches for.
 
     Attributes
     ----------
     name : str
         Tells images apart, and stays the same from run to run: it decides which are held out.
     example : Example
-        Has a mask, perhaps an empty one, of every learnt word; ``ignore`` marks the pixels that
-        nobody vouches for.
+        Has a mask, perhaps an empty one, of every learnt word for which the person was asked;
+        ``ignore`` marks the pixels that nobody vouches for.
     """
 
     name: str
@@ -63,6 +63,10 @@ class Correction:
     def shows(self) -> frozenset[str]:
         """Words with at least one pixel that counts."""
         return self.example.present
+
+    def asked(self, words: Iterable[str]) -> tuple[str, ...]:
+        """Those of some words that have a mask, perhaps an empty one."""
+        return tuple(word for word in words if word in self.example.masks)
 
 
 @dataclass(frozen=True)

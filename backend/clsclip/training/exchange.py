@@ -17,7 +17,7 @@ from clsclip.config import StoreSettings
 from clsclip.errors import ClsClipError, FileError, NotFoundError
 from clsclip.predict.transforms import to_rgb
 from clsclip.store.annotation import AnnotationArrays
-from clsclip.store.store import AnnotationStore, store_folder
+from clsclip.store.store import opened_store
 from clsclip.training.corrections import LabelledImage, LabelledSettings, read_labelled
 from clsclip.wire_annotations import Annotation, Correction, Details
 
@@ -58,7 +58,7 @@ def import_annotations(settings: ImportSettings) -> Imported:
     images, labels = (Path(p).expanduser() for p in (settings.images, settings.labels))
     words, labelled = read_labelled(images, labels, settings.word, settings.ignore)
     added = known = 0
-    with AnnotationStore(store_folder(settings.store), settings.database) as store:
+    with opened_store(settings) as store:
         for each in labelled:
             correction = _correction(each, words)
             try:
@@ -103,7 +103,7 @@ def export_annotations(settings: ExportSettings) -> Iterator[Path]:
         If a file of the store is missing or damaged.
     """
     output = Path(settings.output).expanduser()
-    with AnnotationStore(store_folder(settings.store), settings.database) as store:
+    with opened_store(settings) as store:
         words = [settings.word] if settings.word else list(store.words())
         for word in words:
             annotations = store.list(word=word)

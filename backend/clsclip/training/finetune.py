@@ -7,9 +7,10 @@ held out: by them the best state of the run is chosen, and the new version is pr
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,30 +19,41 @@ import numpy as np
 import torch
 
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
-from clsclip.model.checkpoint import load_model, save_run_model, write_atomically
+from clsclip.model.atomic import write_atomically
+from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
 from clsclip.model.registry import find_model
+from clsclip.model.report import REPORT_FILE, Figures, Report
+from clsclip.model.run_state import (
+    CANCEL_FILE,
+    METRICS_FILE,
+    Outcome,
+    RunState,
+    locked,
+    read_process,
+    read_state,
+    write_state,
+)
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
-from clsclip.training.checks import Best, Checks, mildest
-from clsclip.training.corrections import read_corrections
-from clsclip.training.finetune_settings import FinetuneSettings, Plan, Report
+from clsclip.store.schema import without_password
+from clsclip.store.store import database_url, store_folder
+from clsclip.training.checks import LOOKED_AT, Best, Checks, mildest
+from clsclip.training.corrections import Correction
+from clsclip.training.finetune_settings import FinetuneSettings, Plan
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
-from clsclip.training.holdout import Question, judge, known_questions, measure, split
+from clsclip.training.holdout import Question, judge, known_questions, measure, split, split_joining
 from clsclip.training.lesson_loss import LessonLoss
 from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.prefetch import prefetch
 from clsclip.training.replay import Memory
-from clsclip.training.run import METRICS_FILE, RUN_FILE, STATE_FILE, Clock, Run
-from clsclip.training.run_state import Outcome, locked, read_state, write_state
+from clsclip.training.run import RUN_FILE, STATE_FILE, Clock, Run
 from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
 from clsclip.words import canonical
-
-REPORT_FILE: Final = "report.json"
 
 REPEATED: Final = 6
 """Images of an earlier lesson by which its words are measured."""
@@ -58,7 +70,7 @@ def finetune(
     """Train, compare with the older model, and make the run directory a model directory.
 
     ``state.json`` says at any time how the run stands, see
-    :func:`clsclip.training.run_state.read_state`.
+    :func:`clsclip.model.run_state.read_state`.
 
     Parameters
     ----------
@@ -70,7 +82,8 @@ def finetune(
     tell : callable
         Takes a line of progress now and then.
     cancelled : callable
-        Asked between steps; an answer of True ends the run with what is best so far.
+        Asked between steps; an answer of True ends the run with what is best so far. So does a
+        file ``cancel`` in the run directory.
 
     Returns
     -------
@@ -90,17 +103,17 @@ def finetune(
         If it was cancelled before there was anything to keep.
     """
     with locked(output):
-        session = _Session(output, tell, cancelled)
+        session = _Session(output, tell, lambda: cancelled() or (output / CANCEL_FILE).exists())
         before = read_state(output)
         if before is not None and not resume and not (output / STATE_FILE).exists():
             for name in (RUN_FILE, METRICS_FILE):  # it never came to a checkpoint: start anew
                 (output / name).unlink(missing_ok=True)
-        run = Run(output, settings, resume=resume)
+        run = Run(output, _public(settings), resume=resume)
         if before is not None and before.state == "done" and resume:
             tell(f"The run in '{output}' is over.")
             return Report.model_validate_json((output / REPORT_FILE).read_bytes())
         if before is not None and resume:
-            session.earlier = before.seconds
+            session.earlier = before.seconds + _starting_time(output, before)
         session.write("running")
         try:
             report = _finetune(settings, run, session)
@@ -118,8 +131,23 @@ def finetune(
             known = isinstance(error, ClsClipError)
             session.write("failed", str(error) if known else f"{type(error).__name__}: {error}")
             raise
-        session.write("cancelled" if cancelled() else "done", report.reason)
+        session.write("cancelled" if session.cancelled() else "done", report.reason)
         return report
+
+
+def _public(settings: FinetuneSettings) -> FinetuneSettings:
+    """The settings as they may be written into files."""
+    changes = {"database": without_password(settings.database)}
+    if not settings.folders:
+        changes["store"] = str(store_folder(settings.store).absolute())
+    return settings.model_copy(update=changes)
+
+
+def _starting_time(output: Path, before: RunState) -> float:
+    """Seconds since somebody noted that this process was started to work on the run."""
+    started = read_process(output)
+    mine = started is not None and started.pid == os.getpid() and before.state == "running"
+    return max(0.0, time.time() - before.time) if mine else 0.0
 
 
 @dataclass
@@ -139,6 +167,8 @@ class _Session:
 
     def write(self, state: Outcome, reason: str = "") -> None:
         write_state(self.output, state, reason, self.seconds)
+        if state != "running":
+            (self.output / CANCEL_FILE).unlink(missing_ok=True)  # it has been heard
 
     def check(self) -> None:
         if self.cancelled():
@@ -148,17 +178,15 @@ class _Session:
 
 
 def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
-    lesson = Taught(
-        images=settings.images, labels=settings.labels, word=settings.word, ignore=settings.ignore
-    ).absolute()
-    words, corrections = read_corrections(
-        Path(lesson.images), Path(lesson.labels), lesson.word, lesson.ignore
-    )
-    learnt, held_out = split(corrections, settings.holdout, settings.seed)
+    lesson = Taught.of(settings)
+    database = database_url(settings.database)
+    words, corrections = lesson.read(session.tell, database)
+    parted = split_joining if lesson.store else split
+    learnt, held_out = parted(corrections, settings.holdout, settings.seed)
     device = choose_device(settings.device)
     folder = find_model(settings.model)
     taught = earlier_lessons(read_config(folder))
-    earlier = read_earlier(taught, words, session.tell)
+    earlier = read_earlier(taught, lesson, words, session.tell, database)
     session.check()
     predictor = Predictor(settings.model, device=settings.device)
     version = predictor.version
@@ -175,10 +203,12 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
         Question(word, correction.example, zoom=None)
         for shown, corrected in earlier
         for word in shown
-        for correction in corrected[:REPEATED]
+        for correction in [c for c in corrected if c.asked((word,))][:REPEATED]
     ]
-    names = _names(words, settings.word)
+    names = _names(words, settings.word or settings.words)
+    started = time.monotonic()
     before = measure(predictor, held_out, names, questions, session.check)
+    measuring = time.monotonic() - started
     session.tell(f"before: {before.describe()}")
 
     older = ClsClip(model.towers, model.settings).to(device).requires_grad_(False).eval()
@@ -187,6 +217,10 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     best = Best(trained)
     optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
     clock = run.load_state({"head": trained, "best": best}, optimizer)
+    run.report(
+        step=clock.step, seconds=round(clock.seconds, 1), images=len(learnt) + len(held_out),
+        measuring=round(measuring, 1), **_first_look(predictor, held_out, names, before, clock),
+    )  # fmt: skip
     seed = (settings.seed, clock.step)
     budget = plan.budget(len(learnt))
     checks = Checks(
@@ -232,6 +266,19 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     return report
 
 
+def _first_look(
+    predictor: Predictor, held_out: Sequence[Correction], names: Mapping[str, str],
+    before: Figures, clock: Clock,
+) -> dict[str, float]:  # fmt: skip
+    """Figures of the older model on what the looks at a new run are about."""
+    if clock.step:
+        return {}
+    looked_at = held_out[:LOOKED_AT]
+    seen = before if len(looked_at) == len(held_out) else measure(predictor, looked_at, names, ())
+    figures = {"miou": seen.miou, "old": before.old}
+    return {name: round(value, 4) for name, value in figures.items() if value is not None}
+
+
 def _batches(
     lessons: Lessons, plan: Plan, budget: FinetuneSettings, clock: Clock
 ) -> Iterator[Lesson]:
@@ -258,7 +305,7 @@ def _save(
     base = read_config(origin).base
     inside = origin / base.source  # or a folder elsewhere, which stays there
     recipe = {
-        **settings.model_dump(mode="json"), "start": str(origin), "steps": report.steps,
+        **_public(settings).model_dump(mode="json"), "start": str(origin), "steps": report.steps,
         TAUGHT: [lesson.model_dump() for lesson in taught],
     }  # fmt: skip
     save_run_model(

@@ -1,4 +1,4 @@
-"""What a fine-tuning run is asked for, how it is planned, and what it reports."""
+"""What a fine-tuning run is asked for, and how it is planned."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Final
 
 from pydantic import Field
 
-from clsclip.config import DEFAULT_MODEL, Settings
+from clsclip.config import DEFAULT_MODEL, StoreSettings
 from clsclip.training.corrections import LabelledSettings
-from clsclip.training.holdout import Figures
 from clsclip.training.run import BudgetSettings
 
 VIEWS_PER_EPOCH: Final = 16
@@ -26,9 +25,26 @@ REMEMBERED: Final = 32
 """Views of full size by which the model remembers what it knew; more of the smaller ones."""
 
 
-class FinetuneSettings(LabelledSettings, BudgetSettings):
-    """What a model is to learn from corrected images."""
+class FinetuneSettings(LabelledSettings, StoreSettings, BudgetSettings):
+    """What a model is to learn from corrected images: of two folders, or of the store."""
 
+    images: str = Field(
+        "",
+        title=LabelledSettings.model_fields["images"].title,
+        description=f"{LabelledSettings.model_fields['images'].description} Without it and "
+        "--labels, accepted annotations of the store are learnt from.",
+    )
+    labels: str = Field(
+        "",
+        title=LabelledSettings.model_fields["labels"].title,
+        description=LabelledSettings.model_fields["labels"].description,
+    )
+    words: str = Field(
+        "",
+        title="Words",
+        description="Words of accepted annotations in the store, with commas, each with all that "
+        "was accepted for it.",
+    )
     model: str = Field(
         DEFAULT_MODEL, title="Model", description="Name or path of the model to go on from."
     )
@@ -81,26 +97,10 @@ class FinetuneSettings(LabelledSettings, BudgetSettings):
     learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
     description: str = Field("", title="Description", description="One line for lists of models.")
 
-
-class Report(Settings):
-    """Content of ``report.json``."""
-
-    model: str = Field(description="The model that was gone on from.")
-    model_version: str
-    words: tuple[str, ...]
-    before: Figures
-    after: Figures
-    promoted: bool
-    reason: str
-    held_out: tuple[str, ...] = Field(description="Names of the images that were held out.")
-    learnt_from: int = Field(description="Number of images that were learnt from.")
-    steps: int
-    best_step: int = Field(description="Step whose weights were kept.")
-    part: float = Field(
-        description="How far the weights went from the older ones to those of that step; see "
-        "clsclip.training.checks.mildest."
-    )
-    seconds: float = Field(description="All in all, over all sessions of the run.")
+    @property
+    def folders(self) -> bool:
+        """Whether folders are learnt from, instead of the store."""
+        return bool(self.images or self.labels or self.word)
 
 
 @dataclass(frozen=True)

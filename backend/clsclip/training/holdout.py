@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from pydantic import Field
 
-from clsclip.config import DEFAULT_THRESHOLD, Settings
+from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.model.report import Figures, WordFigures
 from clsclip.predict.predictor import Predictor
 from clsclip.training.corrections import Correction
 from clsclip.training.examples import Example
@@ -52,33 +52,6 @@ class Question:
     zoom: float | None
 
 
-class WordFigures(Settings):
-    """Figures of one word, in [0, 1]; null where nothing of it was there to be measured."""
-
-    miou: float | None
-    fb_iou: float | None
-
-
-class Figures(Settings):
-    """Figures of one version of a model, in [0, 1].
-
-    ``miou``, ``fb_iou`` and ``per_word`` are of the held-out images, as the predictor with its
-    automatic zoom segments them; ``old_words`` of words that the older model knows, on drawn
-    scenes that no training draws, and of those it was taught, on the images of that lesson.
-    """
-
-    miou: float | None = Field(description="Mean over the learnt words; null: nothing held out.")
-    fb_iou: float | None
-    per_word: dict[str, WordFigures]
-    old_words: dict[str, WordFigures]
-
-    def describe(self) -> str:
-        """One line for people."""
-        figures = {word: each.miou for word, each in {**self.per_word, **self.old_words}.items()}
-        shown = (f"{word} {miou:.3f}" for word, miou in figures.items() if miou is not None)
-        return f"IoU {', '.join(shown) or 'of nothing'}"
-
-
 def split(
     corrections: Sequence[Correction], holdout: float, seed: int
 ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
@@ -112,6 +85,46 @@ def split(
             held.append(correction)
             left = others
     return tuple(left), tuple(held)
+
+
+def split_joining(
+    corrections: Sequence[Correction], holdout: float, seed: int
+) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
+    """Part corrections by image, for good: further ones that join change nothing for these.
+
+    An image is held out because of its content alone (its name) and those that joined before it:
+    about a part ``holdout`` of them, but the first ones are learnt from, the :data:`FEWEST`-th is
+    held out if none was before it, and an image that shows a word which none before it shows is
+    learnt from. All corrections of one image are on the same side.
+
+    Parameters
+    ----------
+    corrections : sequence of Correction
+        In the order in which they joined.
+    holdout : float, 0 to 1
+        Part that is held out; 0: none.
+    seed : int
+
+    Returns
+    -------
+    learnt, held_out : tuple of Correction
+    """
+    images: dict[str, frozenset[str]] = {}
+    for correction in corrections:
+        images[correction.name] = images.get(correction.name, frozenset()) | correction.shows
+    held: set[str] = set()
+    known = frozenset[str]()
+    for number, (name, shows) in enumerate(images.items(), start=1):
+        drawn = int(_rank(name, seed), 16) < holdout * 16**64 and len(held) < 1 + holdout * number
+        due = not held and number >= FEWEST
+        if holdout and number >= FEWEST and (drawn or due) and shows and shows <= known:
+            held.add(name)
+        else:
+            known |= shows
+    return (
+        tuple(correction for correction in corrections if correction.name not in held),
+        tuple(correction for correction in corrections if correction.name in held),
+    )
 
 
 def _rank(name: str, seed: int) -> str:
@@ -181,9 +194,9 @@ def measure(
     scores, single = Scores(), {word: Scores() for word in words}
     for correction in held_out:
         check()
-        example = correction.example
-        found = predictor.segment(example.image, list(words.values()))
-        for word, probability in zip(words, found.probabilities, strict=True):
+        example, asked = correction.example, correction.asked(words)
+        found = predictor.segment(example.image, [words[word] for word in asked])
+        for word, probability in zip(asked, found.probabilities, strict=True):
             predicted = probability >= round(255 * DEFAULT_THRESHOLD)
             for each in (scores, single[word]):
                 each.add(word, predicted, np.asarray(example.masks[word]), example.ignore)

@@ -66,7 +66,13 @@ class LessonLoss:
         masks, valid = lesson.masks.to(device), lesson.valid.to(device)
         losses = {"mask": mask_loss(logits[:count], masks, valid)}
         if presence is not None:
-            losses["presence"] = seen_loss(presence[:count], (masks & valid).flatten(1).any(1))
+            visible, whole = (masks & valid).flatten(1).any(1), valid.flatten(1).all(1)
+            told = visible | whole  # where pixels are ignored, the word may be among them
+            losses["presence"] = (
+                seen_loss(presence[:count][told], visible[told])
+                if bool(told.any())
+                else presence.sum() * 0
+            )
         if recalled is not None:
             losses["recall"] = RECALL_WEIGHT * recall_loss(logits[count:], recalled.answers)
         return losses

@@ -53,7 +53,7 @@ class Lessons:
     ----------
     corrections : sequence of Correction
     words : sequence of str
-        What is learnt; every correction has a mask of each.
+        What is learnt; every correction has a mask of at least one.
     image_size : int
         Side in pixels of what the network reads at once when it predicts.
     rng : numpy Generator
@@ -95,7 +95,8 @@ class Lessons:
         index : int
             Which correction.
         word : str
-            The view is centred on one of its pixels more often than not.
+            The view is centred near one of its pixels more often than not; else, near one of
+            those for which a person vouches.
         size : int
             S, side in model pixels.
         """
@@ -108,6 +109,8 @@ class Lessons:
         corner = []
         mask = example.masks[word]
         found = np.argwhere(mask) if mask.any() and rng.random() < ON_OBJECT else None
+        if found is None and example.ignore is not None:
+            found = np.argwhere(~example.ignore)  # elsewhere there is nothing to learn
         centre = None if found is None else found[int(rng.integers(len(found)))]
         for axis, length in enumerate(mask.shape):
             spare = length - side
@@ -125,8 +128,10 @@ class Lessons:
 
     def word(self, index: int) -> str:
         """A word to ask of a view of one correction: one that it shows more often than not."""
-        shown = [word for word in self.words if word in self._corrections[index].shows]
-        pool = shown if shown and self._rng.random() < ASKED_PRESENT else self.words
+        correction = self._corrections[index]
+        asked = correction.asked(self.words)
+        shown = [word for word in asked if word in correction.shows]
+        pool = shown if shown and self._rng.random() < ASKED_PRESENT else asked
         return pool[int(self._rng.integers(len(pool)))]
 
     def _zooms_of(self, index: int, word: str) -> tuple[float, ...]:

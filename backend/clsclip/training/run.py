@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from clsclip.config import DeviceSettings, Settings
 from clsclip.errors import CheckpointError, FileError
-from clsclip.model.checkpoint import write_atomically
+from clsclip.model.atomic import write_atomically
 from clsclip.model.config import CONFIG_FILE
+from clsclip.model.run_state import METRICS_FILE
 from clsclip.wire import describe_validation
 
 RUN_FILE: Final = "run.json"
-METRICS_FILE: Final = "metrics.jsonl"
 STATE_FILE: Final = "state.safetensors"
 
 _UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError)

@@ -6,13 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from clsclip.config import Settings
-from clsclip.errors import CheckpointError, ClsClipError
+from clsclip.errors import CheckpointError, ClsClipError, InvalidConfigError, NotFoundError
 from clsclip.model.config import ModelConfig
+from clsclip.store.schema import without_password
+from clsclip.store.store import AnnotationStore, database_url, store_folder
+from clsclip.training.accepted import accepted_words, read_accepted
 from clsclip.training.corrections import Correction, read_corrections
 from clsclip.training.examples import Example
+from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.wire import describe_validation
 
 TAUGHT: Final = "taught"
@@ -20,17 +24,80 @@ TAUGHT: Final = "taught"
 
 
 class Taught(Settings):
-    """One lesson: images with label images, as the finetune command takes them."""
+    """One lesson: images with label images, or words of the annotation store.
 
-    images: str
-    labels: str
-    word: str
-    ignore: int | None
+    Of a lesson of the store, whatever is accepted for its words when it is repeated belongs to it.
+    """
 
-    def absolute(self) -> Taught:
-        """The same with paths that hold in any working directory."""
-        images, labels = (str(Path(p).expanduser().absolute()) for p in (self.images, self.labels))
-        return self.model_copy(update={"images": images, "labels": labels})
+    images: str = ""
+    labels: str = ""
+    word: str = ""
+    ignore: int | None = None
+    store: str = Field("", description="Folder of the annotation store; empty: folders.")
+    database: str = Field("", description="Its URL without a password; empty: in that folder.")
+
+    @classmethod
+    def of(cls, settings: FinetuneSettings) -> Taught:
+        """The lesson that some settings ask for, with paths that hold in any working directory.
+
+        Raises
+        ------
+        InvalidConfigError
+            If they ask for folders and the store, or for neither.
+        """
+        if not settings.folders:
+            words = accepted_words(settings.words)
+            return cls(
+                word=",".join(words),
+                store=str(store_folder(settings.store).absolute()),
+                database=without_password(database_url(settings.database)),
+            )
+        if settings.words or settings.store or settings.database:
+            raise InvalidConfigError(
+                "--images, --labels and --word are of folders, --store, --database and --words of "
+                "the annotation store. Give one or the other; 'napari-clsclip-train import' adds "
+                "folders to the store."
+            )
+        missing = [name for name in ("images", "labels") if not getattr(settings, name)]
+        if missing:
+            raise InvalidConfigError(
+                f"--{missing[0]} is missing: give a folder of images and one of label images of "
+                "the same names; or --words for what is in the annotation store."
+            )
+        images, labels = (
+            str(Path(folder).expanduser().absolute())
+            for folder in (settings.images, settings.labels)
+        )
+        return cls(images=images, labels=labels, word=settings.word, ignore=settings.ignore)
+
+    def read(
+        self, tell: Callable[[str], None], database: str = ""
+    ) -> tuple[tuple[str, ...], tuple[Correction, ...]]:
+        """Words and corrections of the lesson.
+
+        Parameters
+        ----------
+        tell : callable
+            Takes a line for people about what is left out.
+        database : str
+            URL of the store's database with its password, where it is known.
+
+        Raises
+        ------
+        FileError, InvalidConfigError, NotFoundError, StoreError
+            See :func:`clsclip.training.corrections.read_corrections` and
+            :func:`clsclip.training.accepted.read_accepted`.
+        """
+        if not self.store:
+            return read_corrections(Path(self.images), Path(self.labels), self.word, self.ignore)
+        folder = Path(self.store)
+        if not folder.is_dir():
+            raise NotFoundError(
+                f"There is no annotation store in '{folder}'. Give the folder of one with --store."
+            )
+        words = accepted_words(self.word)
+        with AnnotationStore(folder, database or self.database) as store:
+            return words, read_accepted(store, words, tell)
 
 
 def earlier_lessons(config: ModelConfig) -> tuple[Taught, ...]:
@@ -49,12 +116,28 @@ def earlier_lessons(config: ModelConfig) -> tuple[Taught, ...]:
 
 
 def read_earlier(
-    lessons: Sequence[Taught], learnt: Sequence[str], tell: Callable[[str], None]
+    lessons: Sequence[Taught],
+    now: Taught,
+    learnt: Sequence[str],
+    tell: Callable[[str], None],
+    database: str = "",
 ) -> list[tuple[tuple[str, ...], tuple[Correction, ...]]]:
     """Corrections of earlier lessons, without the words that are learnt now.
 
     The images of a lesson may have been moved or removed since: then the drawn scenes must do, and
     ``tell`` is told so.
+
+    Parameters
+    ----------
+    lessons : sequence of Taught
+    now : Taught
+        The lesson that is learnt now.
+    learnt : sequence of str
+        Its words.
+    tell : callable
+        Takes a line for people.
+    database : str
+        URL of the database of ``now`` with its password; it serves earlier lessons of that store.
 
     Returns
     -------
@@ -62,11 +145,10 @@ def read_earlier(
         Words and corrections of each lesson that can be read and has other words.
     """
     found = []
-    for lesson in lessons:
+    for lesson in _once(lessons, learnt):
+        known = (lesson.store, lesson.database) == (now.store, now.database)
         try:
-            words, corrections = read_corrections(
-                Path(lesson.images), Path(lesson.labels), lesson.word, lesson.ignore
-            )
+            words, corrections = lesson.read(tell, database if known else "")
         except ClsClipError as error:
             tell(f"The earlier lesson '{lesson.word}' cannot be repeated: {error.message}")
             continue
@@ -77,11 +159,23 @@ def read_earlier(
     return found
 
 
+def _once(lessons: Sequence[Taught], learnt: Sequence[str]) -> list[Taught]:
+    """The lessons, those of a store word by word, each once, without the words learnt now."""
+    single = []
+    for lesson in lessons:
+        if not lesson.store:
+            single.append(lesson)
+            continue
+        others = [word for word in lesson.word.split(",") if word not in learnt]
+        single += [lesson.model_copy(update={"word": word}) for word in others]
+    return list(dict.fromkeys(single))
+
+
 def _only(correction: Correction, words: Sequence[str]) -> Correction:
     """A correction with the masks of some of its words."""
-    example = correction.example
-    masks = {word: example.masks[word] for word in words}
+    example, asked = correction.example, correction.asked(words)
+    masks = {word: example.masks[word] for word in asked}
     return Correction(
         correction.name,
-        Example(example.image, masks, example.present & frozenset(words), example.ignore),
+        Example(example.image, masks, example.present & frozenset(asked), example.ignore),
     )

@@ -6,21 +6,37 @@ Nothing here loads torch, so that others can ask about a run at no cost.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
+import psutil
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from clsclip.config import Settings
 from clsclip.errors import BusyError, CheckpointError, FileError
+from clsclip.model.atomic import write_atomically
 from clsclip.wire import describe_validation
 
 OUTCOME_FILE: Final = "state.json"
 LOCK_FILE: Final = "run.lock"
+METRICS_FILE: Final = "metrics.jsonl"
+"""A line of JSON per report."""
+
+PROCESS_FILE: Final = "process.json"
+"""Which process was started to work on a run; written by whoever started it."""
+
+CANCEL_FILE: Final = "cancel"
+"""A file that asks the process that works on a run to end it with what is best so far."""
+
+LOCK_SECONDS: Final = 2.0
+"""How long a process waits for the lock of a run, which others hold for an instant to look."""
+
+_looking = threading.Lock()
 
 Outcome = Literal["running", "done", "failed", "cancelled", "interrupted"]
 
@@ -38,6 +54,47 @@ class RunState(Settings):
     seconds: float = Field(0.0, description="Time worked on the run, over all its sessions.")
 
 
+class StartedProcess(Settings):
+    """Content of ``process.json``."""
+
+    pid: int
+    created: float = Field(description="When it was started, in seconds since 1970.")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs; not another one that has got its number since."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < 1.0
+            return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:  # of another user, so another one
+            return False
+
+
+def write_process(run: Path, pid: int) -> None:
+    """Note which process was started to work on a run.
+
+    Raises
+    ------
+    FileError
+    """
+    try:
+        created = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        created = 0.0  # it has ended already
+    _replace(run / PROCESS_FILE, StartedProcess(pid=pid, created=created))
+
+
+def read_process(run: Path) -> StartedProcess | None:
+    """Which process was started to work on a run; None where nobody noted it."""
+    try:
+        return StartedProcess.model_validate_json((run / PROCESS_FILE).read_bytes())
+    except (OSError, ValidationError):  # a damaged note says as little as none
+        return None
+
+
 def write_state(run: Path, state: Outcome, reason: str = "", seconds: float = 0.0) -> None:
     """Replace ``state.json``, at once or not at all.
 
@@ -49,15 +106,15 @@ def write_state(run: Path, state: Outcome, reason: str = "", seconds: float = 0.
         state=state, reason=reason, pid=os.getpid(), time=round(time.time(), 1),
         seconds=round(seconds, 1),
     )  # fmt: skip
-    draft = run / f".{OUTCOME_FILE}.new"
+    _replace(run / OUTCOME_FILE, now)
+
+
+def _replace(file: Path, content: Settings) -> None:
     try:
-        draft.write_text(now.model_dump_json(indent=2) + "\n")
-        draft.replace(run / OUTCOME_FILE)
+        write_atomically(file, (content.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise FileError(
-            f"'{run / OUTCOME_FILE}' cannot be written ({error}). Free space there and go on with "
-            "--resume."
+            f"'{file}' cannot be written ({error}). Free space there and go on with --resume."
         ) from error
 
 
@@ -82,21 +139,27 @@ def read_state(run: Path) -> RunState | None:
     except (OSError, ValidationError) as error:
         detail = describe_validation(error) if isinstance(error, ValidationError) else error
         raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
-    if found.state == "running" and not is_locked(run):
+    if found.state == "running" and not is_worked_on(run):
         return found.model_copy(update={"state": "interrupted"})
     return found
 
 
-def is_locked(run: Path) -> bool:
-    """Whether a process works on a run now."""
+def is_worked_on(run: Path) -> bool:
+    """Whether a process works on a run now, or was started to and has not come to it yet."""
+    started = read_process(run)
+    return (started is not None and started.alive) or _is_locked(run)
+
+
+def _is_locked(run: Path) -> bool:
     if not (run / LOCK_FILE).exists():
         return False
     lock = FileLock(run / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
+    with _looking:  # or two threads that look would each take the other for a training
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
     return False
 
 
@@ -114,7 +177,7 @@ def locked(run: Path) -> Iterator[None]:
     lock = FileLock(run / LOCK_FILE)
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise BusyError(
             f"Another process trains into '{run}' now. Wait for its end, or give another --output."
