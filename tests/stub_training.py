@@ -79,7 +79,7 @@ class TrainingStub(Stub):
         super().__init__()
         self.trainings: list[Training] = []
         self.versions: list[Version] = [MINI]
-        self.active, self.back = "mini", ""
+        self.active, self.back, self.notice = "mini", "", ""
         self.annotations: list[Annotation] = []
         self.refusal: ClsClipError | None = None
         self.asked: TrainingRequest | None = None
@@ -170,4 +170,6 @@ class TrainingStub(Stub):
         raise NotFoundError(f"There is no training '{name}'.")
 
     def _list(self) -> VersionList:
-        return VersionList(versions=tuple(self.versions), active=self.active, back=self.back)
+        return VersionList(
+            versions=tuple(self.versions), active=self.active, back=self.back, notice=self.notice
+        )

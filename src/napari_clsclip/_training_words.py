@@ -121,7 +121,7 @@ def version_details(version: Version, trainings: Sequence[Training]) -> str:
         f"IoU before → after: {figures}." if figures else "",
         f"{judged} {reason}" if judged else "",
         f"Note: {version.note}" if version.note else "",
-        "" if version.available else "It cannot be used now.",
+        "" if version.available else f"It cannot be used now. {_sentence(version.reason)}",
     ]
     return "\n".join(line.strip() for line in lines if line)
 

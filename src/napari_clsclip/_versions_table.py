@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from clsclip.wire_training import Training, Version, VersionList
+from napari_clsclip._message import Message
 from napari_clsclip._training_words import day, scores_after, version_details
 
 COLUMNS: Final = ("Version", "IoU after", "Date", "Note")
@@ -40,7 +41,7 @@ _NO_BACK_TOOLTIP: Final = "No other version was active before."
 
 
 class VersionsTable(QWidget):
-    """Table, details of the selected version, and two buttons.
+    """Table, details of the selected version, two buttons, and a notice of damage.
 
     Attributes
     ----------
@@ -59,6 +60,8 @@ class VersionsTable(QWidget):
         self.details = QLabel()
         self.details.setWordWrap(True)
         self.details.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.notice = Message()
+        self.notice.hide()
         self.use_button = QPushButton("Use")
         self.use_button.setToolTip(_USE_TOOLTIP)
         self.back_button = QPushButton("Go back")
@@ -67,8 +70,8 @@ class VersionsTable(QWidget):
         buttons.addWidget(self.back_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.table)
-        layout.addWidget(self.details)
+        for widget in (self.notice, self.table, self.details):
+            layout.addWidget(widget)
         layout.addLayout(buttons)
         self.table.itemSelectionChanged.connect(self._follow_selection)
         self.use_button.clicked.connect(lambda: self.use_asked.emit(self.selected))
@@ -102,6 +105,8 @@ class VersionsTable(QWidget):
             selected = self.selected
             self._shown = (versions, details)
             self._fill(versions, details, selected)
+            self.notice.show_text(versions.notice)
+            self.notice.setVisible(bool(versions.notice))
         self._follow_selection()
 
     def _fill(self, versions: VersionList, details: Sequence[str], selected: str) -> None:

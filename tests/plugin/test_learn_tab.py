@@ -174,6 +174,9 @@ def test_a_version_that_is_not_better_says_why_and_can_be_used(
     assert "mini-v2 is kept, but not active. Old words suffer" in tab.panel.outcome.text()
     assert widget.segment_tab.model.currentText() == "mini"
     assert versions.details.isHidden()
+    assert versions.notice.isHidden()
+    stub.notice = "The version 'mini-v1' that was active cannot be used."
+    wait(qtbot, lambda: versions.notice.text() == stub.notice)
     assert not versions.use_button.isEnabled()
     versions.table.selectRow(0)
     for said in (versions.details.text(), versions.table.item(0, 0).toolTip()):

@@ -68,6 +68,7 @@ def test_versions_in_the_table() -> None:
     version = Version(
         name="v2", parent="mini", created=BEGUN, words=("rosette", "spindle"), changes=CHANGES,
         promoted=True, note="Tuesday", available=False,
+        reason="Files are missing",
     )  # fmt: skip
     assert scores_after(version) == "rosette 0.51, spindle"
     made = f"{BEGUN.astimezone():%Y-%m-%d %H:%M}"
@@ -78,7 +79,7 @@ def test_versions_in_the_table() -> None:
         "IoU before → after: rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82.",
         "Promoted. Better.",
         "Note: Tuesday",
-        "It cannot be used now.",
+        "It cannot be used now. Files are missing.",
     ]
     assert version_details(MINI, ()) == "The bundled model."
 
