@@ -56,7 +56,7 @@ class StoreJob:
         return not self._thread.is_alive()
 
     def result(self) -> tuple[Annotation | None, AnnotationList]:
-        """Return what was kept, and what the store holds now; only once :attr:`done`.
+        """Return what was kept, and the latest of what the store holds now; once :attr:`done`.
 
         Raises
         ------
@@ -72,7 +72,7 @@ class StoreJob:
             client = self._supervisor.ready_client(self._cancelled.is_set)
             if correction is not None:
                 self._kept = client.accept(correction, self._replaces)
-            self._outcome = client.annotations(limit=0)
+            self._outcome = client.annotations()
         except Exception as error:
             self._outcome = error
             if isinstance(error, BackendError):

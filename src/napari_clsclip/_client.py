@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -18,12 +15,10 @@ from pydantic import BaseModel, ValidationError
 
 from clsclip.errors import (
     AuthenticationError,
-    BackendDiedError,
     BackendError,
     BackendUnreachableError,
     CancelledError,
     ClsClipError,
-    InvalidConfigError,
     InvalidRequestError,
     NotFoundError,
     error_from_code,
@@ -48,6 +43,8 @@ from clsclip.wire_annotations import (
     Correction,
     encode_correction,
 )
+from clsclip.wire_training import Activation, Training, TrainingList, TrainingRequest, VersionList
+from napari_clsclip._transport import checked_url, transport, transport_errors
 
 CONNECT_SECONDS: Final = 5.0
 """How long a machine may take to accept a connection."""
@@ -61,21 +58,14 @@ SEND_SECONDS: Final = 60.0
 KEEP_SECONDS: Final = 120.0
 """How long a backend may take to write an annotation to disk."""
 
+BEGIN_SECONDS: Final = 120.0
+"""How long a backend may take to gather what a training needs, and to begin it."""
+
+_BEGIN: Final = httpx.Timeout(BEGIN_SECONDS, connect=CONNECT_SECONDS, write=SEND_SECONDS)
 _CHUNK: Final = 2**20
 _META_BYTES: Final = 2**20
 _CANCEL_SECONDS: Final = 2.0
 _CANCEL_AGAIN_SECONDS: Final = 0.05
-_IDLE_SECONDS: Final = 5.0
-_LAST_PORT: Final = 65535
-
-# Without an answer for 30 s, then three times for 10 s, a connection is given up. The names
-# differ between operating systems.
-_KEEPALIVE: Final = (
-    ("TCP_KEEPIDLE", 30),
-    ("TCP_KEEPALIVE", 30),
-    ("TCP_KEEPINTVL", 10),
-    ("TCP_KEEPCNT", 3),
-)
 
 _M = TypeVar("_M", bound=BaseModel)
 
@@ -101,7 +91,7 @@ class Client:
     """
 
     def __init__(self, url: str, token: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.url = _checked_url(url)
+        self.url = checked_url(url)
         token = token.strip()
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise AuthenticationError(
@@ -112,7 +102,7 @@ class Client:
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"},
             timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS, write=SEND_SECONDS),
-            transport=_transport(httpx.URL(self.url)),
+            transport=transport(httpx.URL(self.url)),
         )
         self._lock = threading.Lock()
         self._unfinished: dict[str, threading.Event] = {}
@@ -237,6 +227,69 @@ class Client:
         asked = {"word": word, "offset": offset, "limit": limit}
         return self._read(AnnotationList, self._call("GET", "/annotations", params=asked))
 
+    def trainings(self) -> TrainingList:
+        """All trainings, the newest first, without their curves."""
+        return self._read(TrainingList, self._call("GET", "/trainings"))
+
+    def training(self, name: str) -> Training:
+        """How one training stands, with its curve.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none of this name.
+        """
+        return self._read(Training, self._call("GET", f"/trainings/{name}"))
+
+    def begin_training(self, request: TrainingRequest) -> Training:
+        """Begin to learn from what was accepted; it goes on without this client.
+
+        Raises
+        ------
+        ClsClipError
+            Whatever the backend sends, e.g. because another training runs.
+        """
+        return self._read(
+            Training,
+            self._call(
+                "POST",
+                "/trainings",
+                content=request.model_dump_json(),
+                headers={"Content-Type": "application/json"},
+                timeout=_BEGIN,
+            ),
+        )
+
+    def resume_training(self, name: str) -> Training:
+        """Let an interrupted training go on from its last checkpoint; as :meth:`begin_training`."""
+        return self._read(Training, self._call("POST", f"/trainings/{name}/resume", timeout=_BEGIN))
+
+    def cancel_training(self, name: str) -> Training:
+        """Ask a training to end with what is best so far; it may take a moment until it has."""
+        return self._read(Training, self._call("DELETE", f"/trainings/{name}"))
+
+    def versions(self) -> VersionList:
+        """The versions of the models, and which of them is the active one."""
+        return self._read(VersionList, self._call("GET", "/versions"))
+
+    def activate(self, name: str) -> VersionList:
+        """Make a version the one that is used unless another one is named.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none of this name.
+        """
+        return self._read(
+            VersionList,
+            self._call(
+                "PUT",
+                "/versions/active",
+                content=Activation(name=name).model_dump_json(),
+                headers={"Content-Type": "application/json"},
+            ),
+        )
+
     def progress(self, request_id: str) -> Progress | None:
         """How far a request is; None if it has not arrived yet or has ended."""
         try:
@@ -263,7 +316,7 @@ class Client:
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         if self._http.is_closed:
             raise BackendUnreachableError(f"The connection to {self.url} has been closed.")
-        with self._transport_errors(method):
+        with transport_errors(method, self.url):
             answer = self._http.request(method, f"{API_PREFIX}{path}", **options)
         if answer.is_success:
             return answer
@@ -285,89 +338,6 @@ class Client:
                 "the address, and install the same version here and on the backend's machine."
             ) from error
 
-    @contextmanager
-    def _transport_errors(self, method: str) -> Iterator[None]:
-        """Say what a fault of the network means."""
-        try:
-            yield
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise BackendUnreachableError(
-                f"No backend answers at {self.url} ({error}). "
-                "Check the address, and that the backend runs."
-            ) from error
-        except httpx.ReadTimeout as error:
-            raise BackendUnreachableError(
-                f"The backend at {self.url} accepts connections but does not answer. "
-                "Wait a moment, or restart it."
-            ) from error
-        except httpx.ProxyError as error:
-            raise BackendUnreachableError(
-                f"The proxy on the way to {self.url} refuses ({error}). "
-                "Add the host to the environment variable NO_PROXY."
-            ) from error
-        except httpx.RemoteProtocolError as error:
-            if not _has_ended(error):
-                raise BackendError(
-                    f"What answers at {self.url} does not speak HTTP ({error}). Check the port."
-                ) from error
-            raise self._lost(method, error) from error
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise self._lost(method, error) from error
-
-    def _lost(self, method: str, error: Exception) -> BackendError:
-        if method != "POST":
-            return BackendUnreachableError(
-                f"{self.url} closes the connection instead of answering ({error}). "
-                "Check the address, and that the backend runs."
-            )
-        return BackendDiedError(
-            f"The connection to the backend at {self.url} was lost before it answered ({error}). "
-            "It may have run out of memory; its log tells. Start it again and repeat the request."
-        )
-
-
-def _checked_url(url: str) -> str:
-    text = url.strip().rstrip("/")
-    try:
-        parts = httpx.URL(text)
-        plain = parts.copy_with(username=None, password=None, query=None, fragment=None)
-        usable = (
-            parts.scheme in ("http", "https")
-            and parts.host
-            and (parts.port or 0) <= _LAST_PORT
-            and parts == plain
-        )
-    except httpx.InvalidURL:
-        usable = False
-    if not usable:
-        raise InvalidConfigError(
-            f"'{url}' is not the address of a backend. Write it like http://127.0.0.1:8000."
-        )
-    return text
-
-
-def _transport(url: httpx.URL) -> httpx.HTTPTransport:
-    """Make connections that notice when the other machine is gone; no proxy to this machine."""
-    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-    for name, value in _KEEPALIVE:
-        if hasattr(socket, name):
-            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
-    proxy = None
-    if not _is_loopback(url.host) and not urllib.request.proxy_bypass(url.host):
-        proxy = urllib.request.getproxies().get(url.scheme)
-    return httpx.HTTPTransport(
-        proxy=proxy,
-        socket_options=options,
-        limits=httpx.Limits(max_connections=None, keepalive_expiry=_IDLE_SECONDS),
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
 
 def _chunks(body: bytes, cancelled: threading.Event) -> Iterator[bytes]:
     """Pieces of a request, until it is cancelled."""
@@ -376,8 +346,3 @@ def _chunks(body: bytes, cancelled: threading.Event) -> Iterator[bytes]:
         if cancelled.is_set():
             raise CancelledError("The segmentation was cancelled.")
         yield bytes(view[start : start + _CHUNK])
-
-
-def _has_ended(error: httpx.RemoteProtocolError) -> bool:
-    """Whether the connection ended in the middle of an answer, or before it."""
-    return any(words in str(error) for words in ("disconnected", "closed connection"))

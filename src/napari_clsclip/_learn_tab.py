@@ -1,172 +1,187 @@
-"""The Learn tab: accept corrected labels, so that the backend keeps them for training."""
+"""The Learn tab: accept corrected labels, learn from them, and choose among the versions."""
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Collection
+from datetime import datetime
 from typing import Final
 
 from napari.components import ViewerModel
-from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
-from clsclip.errors import ClsClipError, ConflictError, InvalidImageError
-from clsclip.wire import parse_words
-from clsclip.wire_annotations import Annotation, AnnotationList
-from napari_clsclip._accept_job import StoreJob
-from napari_clsclip._acceptance import Acceptance, accept
+from napari_clsclip._accept_row import AcceptRow
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._layers import Plane, displayed_plane
 from napari_clsclip._message import Message
 from napari_clsclip._segment_tab import SegmentTab
-from napari_clsclip._supervisor import BackendState, BackendStatus
+from napari_clsclip._supervisor import BackendState
+from napari_clsclip._training_form import TrainingForm
+from napari_clsclip._training_job import Learning
+from napari_clsclip._training_panel import TrainingPanel
+from napari_clsclip._training_watch import TrainingWatch
+from napari_clsclip._versions_table import VersionsTable
 
-POLL_MILLISECONDS: Final = 50
-
-_EXPLANATION: Final = (
-    "Correct the labels with napari's brush until the plane on screen is right. Accept keeps it "
-    "as an example to learn from, beside every earlier version."
-)
-_ACCEPT_TOOLTIP: Final = (
-    "Keep image and labels of the plane on screen in the annotation store of the backend. You "
-    "vouch for every pixel of it, also for the background; of a plane of which only a region was "
-    "segmented, for that region and for what you painted."
-)
-_WORDS_SHOWN: Final = 12
-
-Key = tuple[int, ...]
+_GAP: Final = 10
 
 
 class LearnTab(QWidget):
-    """Button, what is kept, and messages.
+    """Three parts, one below the other, over a line with messages.
 
     Parameters
     ----------
     viewer : ViewerModel
     connection : BackendConnection
     segment_tab : SegmentTab
-        Says which image and which result are meant.
+        Says which image, result and model are meant, and follows the active version.
+
+    Attributes
+    ----------
+    accept_row : AcceptRow
+    form : TrainingForm
+    panel : TrainingPanel
+    versions : VersionsTable
+    watch : TrainingWatch
+    message : Message
     """
 
     def __init__(
         self, viewer: ViewerModel, connection: BackendConnection, segment_tab: SegmentTab
     ) -> None:
         super().__init__()
-        self._viewer = viewer
-        self._connection = connection
-        self._segment_tab = segment_tab
-        self._job: StoreJob | None = None
-        self._place_of_job: tuple[Labels, Key] | None = None
-        self._accepted: weakref.WeakKeyDictionary[Labels, dict[Key, Annotation]]
-        self._accepted = weakref.WeakKeyDictionary()
-        self._poll_timer = QTimer(self, interval=POLL_MILLISECONDS)
-        self._poll_timer.timeout.connect(self._poll)
-        explanation = QLabel(_EXPLANATION)
-        self.accept_button = QPushButton("Accept this plane")
-        self.accept_button.setToolTip(_ACCEPT_TOOLTIP)
+        self._model = segment_tab.model
         self.message = Message()
-        self.kept = QLabel()
-        layout = QVBoxLayout(self)
-        for widget in (explanation, self.accept_button, self.message, self.kept):
-            layout.addWidget(widget)
-        for label in (explanation, self.kept):
-            label.setWordWrap(True)
-        self.kept.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        layout.addStretch(1)
-        self.accept_button.clicked.connect(self.accept)
-        connection.status_changed.connect(self._ask_once_ready)
+        self.accept_row = AcceptRow(viewer, connection, segment_tab, self.message)
+        self.form = TrainingForm()
+        self.panel = TrainingPanel()
+        self.versions = VersionsTable()
+        self._versions_title = _title("Versions")
+        self._lay_out()
+        self.watch = TrainingWatch(connection, self)
+        self.watch.changed.connect(self._show_learning)
+        self.watch.refused.connect(self.message.show_error)
+        self.watch.begun.connect(self.form.note.clear)
+        self.watch.activated.connect(self._model.choose)
+        self.accept_row.stored_changed.connect(self._offer_words)
+        self.form.changed.connect(self._show_whether_possible)
+        self.form.learn_asked.connect(self._learn)
+        self.panel.cancel_asked.connect(self.watch.cancel)
+        self.panel.resume_asked.connect(self.watch.resume)
+        self.versions.use_asked.connect(self.watch.activate)
+        self._model.currentTextChanged.connect(self._follow_model)
+        self._follow_model()
+        self._show_learning()
+
+    @property
+    def accept_button(self) -> QPushButton:
+        """Accepts the plane on screen."""
+        return self.accept_row.accept_button
+
+    @property
+    def kept(self) -> QLabel:
+        """What is in the store."""
+        return self.accept_row.kept
 
     @property
     def busy(self) -> bool:
         """Whether something is on its way to the store."""
-        return self._job is not None
+        return self.accept_row.busy
 
-    def accept(self) -> None:
-        """Keep the plane on screen; returns at once."""
-        if self._job is not None and self._job.acceptance is not None:
-            return
-        try:
-            layer, acceptance = self._acceptance()
-        except ClsClipError as error:
-            self.message.show_error(error.message)
-            return
-        key = acceptance.plane.index.key
-        earlier = self._accepted.get(layer, {}).get(key)
-        self._place_of_job = (layer, key)
-        self._start(acceptance, "" if earlier is None else earlier.id)
-        self.accept_button.setEnabled(False)
-        self.message.show_text("Keeping …")
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt's name
+        """Ask how learning stands, for the user looks now."""
+        super().showEvent(event)
+        self.watch.ask()
 
-    def _acceptance(self) -> tuple[Labels, Acceptance]:
-        active = self._viewer.layers.selection.active
-        layer = active if isinstance(active, Labels) else self._segment_tab.results.current()
-        if layer is None:
-            raise InvalidImageError(
-                "There are no labels to accept. Segment an image, or select a label layer."
-            )
-        results = self._segment_tab.results
-        plane = self._plane_under(layer)
-        words = results.words(layer) or parse_words(self._segment_tab.words.text())
-        predicted = results.predicted(layer, plane.index.position)
-        return layer, accept(layer, plane, self._viewer.dims, words, predicted)
+    def _learn(self) -> None:
+        self.message.show_text("")
+        self.watch.begin(self.form.request())
 
-    def _plane_under(self, layer: Labels) -> Plane:
-        """The plane on screen of the image that some labels belong to, as it was segmented."""
-        results, chosen = self._segment_tab.results, self._segment_tab.image.value
-        image = results.image(layer) or chosen
-        if image is None:
-            raise InvalidImageError(
-                "The image of these labels is not open any more. Open it again, and choose it."
-            )
-        plane = displayed_plane(image, self._viewer.dims, level=results.level(layer))
-        return self._segment_tab.channels.apply(plane) if image is chosen else plane
+    def _show_learning(self) -> None:
+        """Show what the backend says."""
+        learning = self.watch.learning
+        if learning is not None:
+            ordering = bool(self.watch.ordering)
+            shown, versions = learning.shown, learning.versions
+            self.panel.show_training(shown, versions, ordering=ordering)
+            self.versions.show_versions(versions, learning.trainings, ordering=ordering)
+            made = next((v for v in versions.versions if v.name == versions.active), None)
+            self._model.offer_versions(versions, "" if made is None else made.parent)
+        for widget in (self._versions_title, self.versions):
+            widget.setVisible(learning is not None)
+        self._offer_words()
 
-    def _start(self, acceptance: Acceptance | None, replaces: str = "") -> None:
-        if self._job is not None:
-            self._job.cancel()
-        job = self._job = StoreJob(self._connection.supervisor, acceptance, replaces)
-        self.destroyed.connect(job.cancel)
-        job.start()
-        self._poll_timer.start()
+    def _offer_words(self) -> None:
+        stored = self.accept_row.stored
+        if stored is not None:
+            words = stored.words
+            since = _latest_lesson(self.watch.learning)
+            new: Collection[str] = words
+            if since is not None:
+                new = {
+                    word
+                    for annotation in stored.annotations
+                    if annotation.created > since
+                    for word in annotation.words
+                }
+            self.form.offer(words, new or words)
+        running = self.watch.learning is not None and self.watch.learning.running
+        self.form.inputs.setVisible(stored is not None and stored.total > 0 and not running)
+        self._show_whether_possible()
 
-    def _ask_once_ready(self, status: BackendStatus) -> None:
-        if status.state is BackendState.READY and not self.busy and not self.kept.text():
-            self._start(None)
+    def _follow_model(self) -> None:
+        self.form.show_model(self._model.name)
 
-    def _poll(self) -> None:
-        job = self._job
-        if job is None or not job.done:
-            return
-        self._job = None
-        self._poll_timer.stop()
-        self.accept_button.setEnabled(True)
-        place, self._place_of_job = self._place_of_job, None
-        try:
-            kept, stored = job.result()
-        except ConflictError as error:
-            if place is not None:  # the next Accept makes an annotation of its own
-                self._accepted.get(place[0], {}).pop(place[1], None)
-            self.message.show_error(error.message)
-        except ClsClipError as error:
-            if job.acceptance is not None:
-                self.message.show_error(error.message)
-        else:
-            if kept is not None and place is not None:
-                self._accepted.setdefault(place[0], {})[place[1]] = kept
-                self.message.show_text(_what_was_kept(kept))
-            self.kept.setText(_what_is_kept(stored))
+    def _show_whether_possible(self) -> None:
+        self.form.disable(self._why_not())
+
+    def _why_not(self) -> str:
+        """Why nothing can be learnt now; empty if it can."""
+        watch, stored = self.watch, self.accept_row.stored
+        if watch.status.state is not BackendState.READY:
+            return f"The backend is not ready. {watch.status.message}"
+        if watch.problem or watch.ordering:
+            return watch.problem or watch.ordering
+        if watch.learning is None or stored is None:
+            return "Asking the backend …"
+        if watch.learning.running and watch.learning.shown is not None:
+            return f"{watch.learning.shown.name} is being trained; one at a time."
+        if not stored.total:
+            return "Nothing has been accepted yet: accept a corrected plane first."
+        if not self.form.words.checked():
+            return "Check at least one word."
+        return ""
+
+    def _lay_out(self) -> None:
+        content = QWidget()
+        parts = QVBoxLayout(content)
+        parts.setContentsMargins(0, 0, _GAP // 2, 0)  # to the scroll bar
+        parts.setSpacing(_GAP)
+        for widget in (
+            self.accept_row, self.panel, self.form, self._versions_title, self.versions
+        ):  # fmt: skip
+            parts.addWidget(widget)
+        parts.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        layout = QVBoxLayout(self)
+        layout.addWidget(scroll)
+        layout.addWidget(self.message)
 
 
-def _what_was_kept(kept: Annotation) -> str:
-    found = ", ".join(
-        f"{word} {pixels:,} pixels" for word, pixels in zip(kept.words, kept.pixels, strict=True)
-    )
-    return f"Kept as version {kept.version}: {found}."
+def _latest_lesson(learning: Learning | None) -> datetime | None:
+    """When the training of the newest version began; None if there is no such version."""
+    if learning is None:
+        return None
+    names = {version.name for version in learning.versions.versions}
+    return max((each.started for each in learning.trainings if each.name in names), default=None)
 
 
-def _what_is_kept(stored: AnnotationList) -> str:
-    if not stored.total:
-        return "Nothing has been accepted yet."
-    words = [f"{word} {count:,}" for word, count in stored.words.items()]
-    shown = ", ".join(words[:_WORDS_SHOWN]) + (", …" if len(words) > _WORDS_SHOWN else "")
-    return f"{stored.total:,} {'plane' if stored.total == 1 else 'planes'} kept: {shown}."
+def _title(text: str) -> QLabel:
+    label = QLabel(text)
+    font = label.font()
+    font.setBold(True)
+    label.setFont(font)
+    return label

@@ -7,26 +7,77 @@ from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from clsclip.config import DEFAULT_MODEL
+from clsclip.wire import ModelInfo
+from clsclip.wire_training import VersionList
 from napari_clsclip._supervisor import BackendStatus
+from napari_clsclip._training_words import version_details
 
 
 class ModelCombo(QComboBox):
-    """The models of the backend; another name or a run directory can be typed."""
+    """The models of the backend; another name or a run directory can be typed.
+
+    It shows the active version, also when another one becomes active, until the user chooses
+    something else by hand.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._models: tuple[ModelInfo, ...] = ()
+        self._versions: tuple[ModelInfo, ...] = ()
+        self._followed = DEFAULT_MODEL
         self.setEditable(True)
         self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.setCurrentText(DEFAULT_MODEL)
 
+    @property
+    def name(self) -> str:
+        """What is chosen; nothing is the default model."""
+        return self.currentText().strip() or DEFAULT_MODEL
+
     def offer(self, status: BackendStatus) -> None:
         """List the models of the backend; the text stays."""
-        if [self.itemText(i) for i in range(self.count())] == [m.name for m in status.models]:
+        self._models = status.models
+        self._list()
+
+    def offer_versions(self, versions: VersionList, parent: str = "") -> None:
+        """List versions before the other models, and show the active one if it is another now.
+
+        Parameters
+        ----------
+        versions : VersionList
+        parent : str
+            Version that the active one was made from. Who has chosen it by hand wants what it has
+            become.
+        """
+        self._versions = tuple(
+            ModelInfo(
+                name=version.name,
+                description=version_details(version, ()),
+                available=version.available,
+                reason=None if version.available else version_details(version, ()),
+            )
+            for version in versions.versions
+        )
+        self._list()
+        if versions.active != self._followed:
+            if self.name in (self._followed, parent):
+                self.setCurrentText(versions.active)
+            self._followed = versions.active
+
+    def choose(self, name: str) -> None:
+        """Show a model, whatever was chosen."""
+        self.setCurrentText(name)
+
+    def _list(self) -> None:
+        versions = {version.name for version in self._versions}
+        others = (model for model in self._models if model.name not in versions)
+        models = (*self._versions, *others)
+        if [self.itemText(i) for i in range(self.count())] == [model.name for model in models]:
             return
         text = self.currentText()
         self.clear()
-        for row, model in enumerate(status.models):
+        for row, model in enumerate(models):
             self.addItem(model.name)
             tooltip = model.description if model.available else f"{model.reason}"
             self.setItemData(row, tooltip, Qt.ItemDataRole.ToolTipRole)

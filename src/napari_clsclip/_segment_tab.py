@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QLabeledDoubleSlider
 
-from clsclip.config import DEFAULT_MODEL, DEFAULT_THRESHOLD, InstanceSettings
+from clsclip.config import DEFAULT_THRESHOLD, InstanceSettings
 from clsclip.errors import (
     BackendDiedError,
     CancelledError,
@@ -194,7 +194,7 @@ class SegmentTab(QWidget):
         self._left_out = drawn.left_out
         regions = self.options.settings()
         request = SegmentRequest(
-            model=self.model.currentText().strip() or DEFAULT_MODEL,
+            model=self.model.name,
             zoom=self.zoom.value() or None,
             words=words,
             contrast_limits=planes[0].contrast_limits,

@@ -16,12 +16,15 @@ from clsclip.errors import (
     DeviceError,
     InvalidConfigError,
     InvalidImageError,
+    NotFoundError,
 )
 from clsclip.wire import (
     error_json,
 )
+from clsclip.wire_training import TrainingRequest
 from napari_clsclip._client import Client
 from stub_backend import ANSWER, GONE, HEALTH, IMAGE, JSON, REQUEST, Stub
+from stub_training import TrainingStub
 
 # ---- what it sends ----
 
@@ -51,6 +54,36 @@ def test_every_method_sends_token_and_path(stub: Stub, client: Client) -> None:
     ]
     assert {seen[2]["Authorization"] for seen in stub.seen} == {"Bearer secret"}
     assert "Transfer-Encoding" not in stub.seen[-1][2]
+
+
+def test_trainings_and_versions_have_their_routes() -> None:
+    server = TrainingStub()
+    request = TrainingRequest(words=("rosette",), minutes=2.0, note="n")
+    try:
+        with Client(server.url, "secret") as client:
+            begun = client.begin_training(request)
+            assert server.asked == request
+            assert client.trainings().trainings == (begun,)
+            assert client.training(begun.name) == begun
+            assert client.cancel_training(begun.name).state == "cancelled"
+            assert client.resume_training(begun.name).state == "running"
+            server.end(begun.name, promoted=False)
+            assert client.versions().active == "mini"
+            assert client.activate(begun.name).back == "mini"
+            with pytest.raises(NotFoundError, match="'unknown'"):
+                client.activate("unknown")
+    finally:
+        server.stop()
+    assert [seen[:2] for seen in server.seen] == [
+        ("POST", "/v1/trainings"),
+        ("GET", "/v1/trainings"),
+        ("GET", "/v1/trainings/mini-v2"),
+        ("DELETE", "/v1/trainings/mini-v2"),
+        ("POST", "/v1/trainings/mini-v2/resume"),
+        ("GET", "/v1/versions"),
+        ("PUT", "/v1/versions/active"),
+        ("PUT", "/v1/versions/active"),
+    ]
 
 
 def test_the_path_of_the_url_is_a_prefix(stub: Stub) -> None:
