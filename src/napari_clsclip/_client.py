@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -43,6 +43,7 @@ from clsclip.wire_annotations import (
     Correction,
     encode_correction,
 )
+from clsclip.wire_ranking import Embeddings, ImageGain
 from clsclip.wire_training import Activation, Training, TrainingList, TrainingRequest, VersionList
 from napari_clsclip._transport import checked_url, transport, transport_errors
 
@@ -62,6 +63,7 @@ BEGIN_SECONDS: Final = 120.0
 """How long a backend may take to gather what a training needs, and to begin it."""
 
 _BEGIN: Final = httpx.Timeout(BEGIN_SECONDS, connect=CONNECT_SECONDS, write=SEND_SECONDS)
+_PATIENT: Final = httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_SECONDS)
 _CHUNK: Final = 2**20
 _META_BYTES: Final = 2**20
 _CANCEL_SECONDS: Final = 2.0
@@ -164,27 +166,40 @@ class Client:
         ClsClipError
             Whatever the backend sends; see :mod:`clsclip.errors`.
         """
-        with self._lock:
-            if request_id in self._unfinished:
-                raise InvalidRequestError(f"Request '{request_id}' is unfinished; use another id.")
-            cancelled = self._unfinished[request_id] = threading.Event()
-        try:
-            body = encode_segment_request(image, request)
-            answer = self._call(
-                "POST",
-                "/segment",
-                params={"request_id": request_id},
-                content=_chunks(body, cancelled),
-                headers={"Content-Type": NPZ_MEDIA_TYPE, "Content-Length": str(len(body))},
-                timeout=httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_SECONDS),
-            )
-        finally:
-            del self._unfinished[request_id]
+        answer = self._post_image("/segment", image, request, request_id)
         max_bytes = len(request.words) * image.size + _META_BYTES
         try:
             return decode_segmentation(answer.content, max_bytes)
         except ClsClipError as error:
             raise BackendError(f"The answer of {self.url} cannot be read. {error}") from error
+
+    def gain(self, image: NDArray[Any], request: SegmentRequest, request_id: str) -> ImageGain:
+        """Segment one image plane, and say how sure the model is of it.
+
+        Parameters and errors are those of :meth:`segment`.
+        """
+        return self._read(ImageGain, self._post_image("/gain", image, request, request_id))
+
+    def embeddings(self, model: str, request_id: str) -> Embeddings:
+        """What the newest accepted images look like to a model, however long it takes.
+
+        Parameters
+        ----------
+        model : str
+        request_id : str
+            As :meth:`segment` takes it.
+
+        Raises
+        ------
+        CancelledError
+            After :meth:`cancel`.
+        ClsClipError
+            Whatever the backend sends.
+        """
+        asked = {"request_id": request_id, "model": model}
+        with self._in_progress(request_id):
+            answer = self._call("GET", "/annotations/embeddings", params=asked, timeout=_PATIENT)
+        return self._read(Embeddings, answer)
 
     def accept(self, correction: Correction, replaces: str = "") -> Annotation:
         """Keep what a person accepted. It survives a crash once this returns.
@@ -312,6 +327,32 @@ class Client:
                 if request_id not in self._unfinished or time.monotonic() > deadline:
                     return
             time.sleep(_CANCEL_AGAIN_SECONDS)
+
+    def _post_image(
+        self, path: str, image: NDArray[Any], request: SegmentRequest, request_id: str
+    ) -> httpx.Response:
+        with self._in_progress(request_id) as cancelled:
+            body = encode_segment_request(image, request)
+            return self._call(
+                "POST",
+                path,
+                params={"request_id": request_id},
+                content=_chunks(body, cancelled),
+                headers={"Content-Type": NPZ_MEDIA_TYPE, "Content-Length": str(len(body))},
+                timeout=_PATIENT,
+            )
+
+    @contextmanager
+    def _in_progress(self, request_id: str) -> Iterator[threading.Event]:
+        """A request that can be cancelled; the event says that it was."""
+        with self._lock:
+            if request_id in self._unfinished:
+                raise InvalidRequestError(f"Request '{request_id}' is unfinished; use another id.")
+            cancelled = self._unfinished[request_id] = threading.Event()
+        try:
+            yield cancelled
+        finally:
+            del self._unfinished[request_id]
 
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         if self._http.is_closed:

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout
 from napari_clsclip._accept_row import AcceptRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._message import Message
+from napari_clsclip._next_row import NextRow
 from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._supervisor import BackendState
 from napari_clsclip._training_form import TrainingForm
@@ -26,7 +27,7 @@ _GAP: Final = 10
 
 
 class LearnTab(QWidget):
-    """Three parts, one below the other, over a line with messages.
+    """Four parts, one below the other, over a line with messages.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ class LearnTab(QWidget):
     Attributes
     ----------
     accept_row : AcceptRow
+    next_row : NextRow
     form : TrainingForm
     panel : TrainingPanel
     versions : VersionsTable
@@ -52,6 +54,7 @@ class LearnTab(QWidget):
         self._model = segment_tab.model
         self.message = Message()
         self.accept_row = AcceptRow(viewer, connection, segment_tab, self.message)
+        self.next_row = NextRow(viewer, connection, segment_tab, self.message)
         self.form = TrainingForm()
         self.panel = TrainingPanel()
         self.versions = VersionsTable()
@@ -157,7 +160,8 @@ class LearnTab(QWidget):
         parts.setContentsMargins(0, 0, _GAP // 2, 0)  # to the scroll bar
         parts.setSpacing(_GAP)
         for widget in (
-            self.accept_row, self.panel, self.form, self._versions_title, self.versions
+            self.accept_row, self.next_row, self.panel, self.form, self._versions_title,
+            self.versions,
         ):  # fmt: skip
             parts.addWidget(widget)
         parts.addStretch(1)
