@@ -19,8 +19,8 @@ from napari_clsclip._layers import (
     Plane,
     PlaneIndex,
     require_readable,
-    unit_ratio,
 )
+from napari_clsclip._placement import unit_ratio
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
