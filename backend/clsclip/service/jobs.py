@@ -24,7 +24,7 @@ from clsclip.errors import (
     NotFoundError,
 )
 from clsclip.segmentation import Segmentation
-from clsclip.wire import DrawnBox, Progress, SegmentRequest
+from clsclip.wire import DrawnBox, PlanePart, Progress, SegmentRequest
 
 MAX_LOADED_MODELS: Final = 2
 """Models kept in memory; the least recently used one makes room."""
@@ -41,7 +41,7 @@ def unexpected_error(error: Exception) -> ClsClipError:
 
 
 class Segmenter(Protocol):
-    """A loaded model; see :class:`clsclip.predict.predictor.Predictor`."""
+    """A loaded model; see :class:`clsclip.predict.parts.PartPredictor`."""
 
     def segment(
         self,
@@ -60,9 +60,23 @@ class Segmenter(Protocol):
         """Segment one image plane."""
         ...
 
+    def segment_part(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        part: PlanePart,
+        *,
+        contrast_limits: tuple[float, float],
+        templates: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Segment part of a plane; see :class:`clsclip.predict.parts.PartPredictor`."""
+        ...
+
 
 class LoadPredictor(Protocol):
-    """Loads a model by name; :class:`clsclip.predict.predictor.Predictor` is one."""
+    """Loads a model by name; :class:`clsclip.predict.parts.PartPredictor` is one."""
 
     def __call__(self, model: str, *, device: str) -> Segmenter:
         """Load a model onto a device."""
@@ -277,6 +291,16 @@ class JobQueue:
     ) -> Segmentation | ClsClipError:
         try:
             predictor = self._predictor(request.model)
+            if request.part is not None and request.contrast_limits is not None:
+                return predictor.segment_part(
+                    image,
+                    request.words,
+                    request.part,
+                    contrast_limits=request.contrast_limits,
+                    templates=request.templates,
+                    progress=job.report,
+                    cancelled=job.ended,
+                )
             return predictor.segment(
                 image,
                 request.words,
