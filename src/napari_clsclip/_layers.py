@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from clsclip.errors import InvalidImageError
+from napari_clsclip._large_settings import large_settings
 from napari_clsclip._placement import Placement, placement_of, slider_positions
 
 if TYPE_CHECKING:
     from napari.components import Dims
     from napari.layers import Image, Labels
 
-MAX_PLANE_PIXELS: Final = 2**28
-"""Pixels of the largest plane that is read, e.g. 16,384 x 16,384."""
+_REQUEST_BYTES: Final = 2**30
+"""What a backend accepts in one request, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -276,12 +277,29 @@ def require_readable(index: PlaneIndex, image: str) -> None:
     InvalidImageError
     """
     height, width = index.size
-    if height * width > MAX_PLANE_PIXELS:
+    largest = large_settings().large_from
+    if height * width > largest:
         raise InvalidImageError(
-            f"The plane of '{image}' has {height:,} x {width:,} pixels; at most "
-            f"{MAX_PLANE_PIXELS:,} are segmented at once. Zoom in and segment the visible region, "
-            "crop the image, or open it as a multiscale image and zoom out."
+            f"The plane of '{image}' has {height:,} x {width:,} pixels; at most {largest:,} are "
+            "taken at once. Segment it with the scope This plane, which goes block by block, or "
+            "zoom in and take the visible region."
         )
+
+
+def is_large(plane: Plane, large_from: int) -> bool:
+    """Whether a plane or region has too many pixels or bytes for one request.
+
+    Parameters
+    ----------
+    plane : Plane
+    large_from : int
+        Pixels above which it is large.
+    """
+    height, width = plane.index.size
+    pixel_bytes = np.dtype(getattr(plane.source, "dtype", np.uint8)).itemsize
+    channels = 3 if plane.rgb else 1
+    pixels = height * width
+    return pixels > large_from or pixels * channels * pixel_bytes > _REQUEST_BYTES
 
 
 def displayed_index(layer: Image | Labels, dims: Dims, level: int | None = None) -> PlaneIndex:
