@@ -26,6 +26,9 @@ from scale import generate
 
 from clsclip.config import DEFAULT_MODEL
 
+LARGE_FROM = 4096**2
+"""Pixels; less than by default, so that planes of several sizes go by blocks of the same size."""
+
 
 def main() -> int:
     """Print the figures."""
@@ -33,6 +36,7 @@ def main() -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--word", default="nucleus")
     parser.add_argument("--side", type=int, default=8_000)
+    parser.add_argument("--repeat", type=int, default=1, help="the plane, N times down and across")
     parser.add_argument("--zoom", type=float, default=0.0, help="default: chosen for the plane")
     parser.add_argument("--folder", type=Path, help="for the image; kept and used again")
     parser.add_argument("--screenshot", type=Path, help="PNG of the window in the end")
@@ -40,7 +44,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["NAPARI_CONFIG"] = ""  # neither read nor change the user's settings
         os.environ["NAPARI_CLSCLIP_RESULTS"] = temporary
-        os.environ["NAPARI_CLSCLIP_LARGE_FROM"] = str(min(2**28, args.side**2 - 1))
+        os.environ["NAPARI_CLSCLIP_LARGE_FROM"] = str(LARGE_FROM)
         path = (args.folder or Path(temporary)) / f"large-{args.side}.zarr"
         if not path.exists():
             generate(path, args.side, 0)
@@ -60,7 +64,8 @@ def measure(path: Path, args: argparse.Namespace) -> None:
     tab.model.setCurrentText(args.model)
     tab.words.setText(args.word)
     tab.zoom.setValue(args.zoom)
-    fine = dask.array.from_zarr(path)
+    fine = dask.array.tile(dask.array.from_zarr(path), (args.repeat, args.repeat))
+    side = args.side * args.repeat
     viewer.add_image([fine, fine[::16, ::16].compute()], multiscale=True, name="slide",
                      contrast_limits=(0, 255))  # fmt: skip
     tab.scope.full_resolution.setChecked(True)
@@ -87,9 +92,9 @@ def measure(path: Path, args: argparse.Namespace) -> None:
     work = 1000 * np.diff(ticks)
     print(tab.message.text())
     print(f"zooms {viewer.layers[args.word].metadata['clsclip']['zooms']}")
-    print(f"{args.side} x {args.side}: {seconds:.0f} s, {args.side**2 / 1e6 / seconds:.2f} Mpx/s")
+    print(f"{side} x {side}: {seconds:.0f} s, {side**2 / 1e6 / seconds:.2f} Mpx/s")
     print(f"peak memory of napari above an open window ({memory.idle:.0f} MiB): {used:.0f} MiB")
-    print(f"labels on disk: {stored / args.side**2:.4f} bytes per pixel")
+    print(f"labels on disk: {stored / side**2:.4f} bytes per pixel")
     print(f"Qt thread between ticks: 95 of 100 under {np.percentile(work, 95):.0f} ms, "
           f"99 under {np.percentile(work, 99):.0f} ms, at most {work.max():.0f} ms")  # fmt: skip
     if args.screenshot:

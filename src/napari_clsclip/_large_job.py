@@ -329,7 +329,7 @@ class LargeJob:
                 raise InvalidImageError(
                     f"The objects of '{word}' are so large that the whole plane is looked at with "
                     f"a zoom of {max(plan.passes[words[0]]):.3f}, and even so it is too large for "
-                    f"one request. Set the zoom to {FINE_ZOOM} (under More), or open a lower "
+                    "one request. Set the zoom to 0.13 or more (under More), or open a lower "
                     "resolution of the image."
                 )
             image = reduced(self._plane, factor, self._advance)

@@ -106,9 +106,12 @@ class ScopeRow(QWidget):
         if not image.multiscale:
             return None
         level = len(image.data) - 1
-        return self._channels.apply(
-            displayed_plane(image, self._viewer.dims, level=level, whole=False)
-        )
+        try:
+            return self._channels.apply(
+                displayed_plane(image, self._viewer.dims, level=level, whole=False)
+            )
+        except (ClsClipError, IndexError):  # layers that are combined may have other levels
+            return None
 
     def _update(self) -> None:
         image = self._image

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from magicgui.widgets import ComboBox
@@ -34,9 +34,9 @@ from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
 from napari_clsclip._extra_layers import ExtraLayers
+from napari_clsclip._job_choice import Job, job_for
 from napari_clsclip._large_run import LargeRun, fixed_threshold, fixed_threshold_words
-from napari_clsclip._large_settings import large_settings
-from napari_clsclip._layers import Plane, is_large
+from napari_clsclip._layers import Plane
 from napari_clsclip._link_row import LinkRow
 from napari_clsclip._message import Message
 from napari_clsclip._object_updates import ObjectUpdates
@@ -51,9 +51,6 @@ from napari_clsclip._supervisor import BackendStatus
 from napari_clsclip._words_edit import WordsEdit
 
 POLL_MILLISECONDS: Final = 50
-
-Job = SegmentJob | PlanesRun | LargeRun
-"""What may be under way."""
 
 _WORDS_TOOLTIP: Final = "What to segment: one word or a short phrase, or several with commas."
 _THRESHOLD_TOOLTIP: Final = (
@@ -151,7 +148,11 @@ class SegmentTab(QWidget):
         image = self.image.value
         try:
             planes, request = self._asked(image)
-            job = self._job_for(image, planes, request)
+            job = job_for(
+                self._viewer, self.results, self._connection.supervisor, image, planes,
+                partial(self.scope.overview, image), request, self.threshold.value,
+                self.options.objects() if self.objects.isChecked() else None,
+            )  # fmt: skip
         except ClsClipError as error:
             self.message.show_error(error.message)
             return
@@ -169,25 +170,7 @@ class SegmentTab(QWidget):
             desc=f"Segmenting {', '.join(request.words)}", total=0, cancel_callback=job.cancel
         )
 
-    def _job_for(self, image: Image, planes: Sequence[Plane], request: SegmentRequest) -> Job:
-        """What does it: all planes, one large plane by blocks, or one plane or region."""
-        supervisor, large = self._connection.supervisor, large_settings()
-        if planes[0].index.whole and is_large(planes[0], large.large_from):
-            overview = self.scope.overview(image)
-            return LargeRun(
-                self._viewer, supervisor, image, planes[0], overview, request,
-                self.threshold.value(), self.objects.isChecked(), large,
-            )  # fmt: skip
-        objects = None
-        if self.objects.isChecked():
-            objects = (self.threshold.value(), self.options.objects())
-        if isinstance(planes, EveryPlane) and len(planes) > 1:
-            return PlanesRun(
-                self.results, supervisor, image, planes, request, self.threshold.value, objects
-            )
-        return SegmentJob(supervisor, planes[0], request, objects)
-
-    def _asked(self, image: Image | None) -> tuple[Sequence[Plane], SegmentRequest]:
+    def _asked(self, image: Image | None) -> tuple[EveryPlane | tuple[Plane], SegmentRequest]:
         """What the form says: which planes, and what is asked of each of them."""
         if image is None:
             raise InvalidImageError(
