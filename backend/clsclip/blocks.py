@@ -7,6 +7,7 @@ array is touched, and nothing here imports torch. Ours; the paper leaves large i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -125,6 +126,23 @@ def blocks(shape: tuple[int, int], core: int | tuple[int, int], halo: int = 0) -
     [(slice(0, 20, None), slice(0, 23, None)), (slice(20, 25, None), slice(17, 25, None))]
     """
     return Blocks(shape, (core, core) if isinstance(core, int) else core, halo)
+
+
+def window_halo(window: int, zoom: float) -> int:
+    """Pixels around a core on which the probabilities in it depend, at most.
+
+    Each of the network's windows that lies over a pixel of the core counts, and each pixel that
+    the resizing to model pixels and back mixes in. Ours.
+
+    Parameters
+    ----------
+    window : int
+        Side of a window in model pixels.
+    zoom : float
+        Model pixels per image pixel.
+    """
+    rounding = 4  # of the zoomed image's size, and of where its windows begin
+    return math.ceil((window + max(1.0, zoom) + rounding) / zoom + max(1.0, 1 / zoom)) + 2
 
 
 def _along(place: int, length: int, core: int, halo: int) -> tuple[slice, slice, slice]:

@@ -156,6 +156,23 @@ class LargeImageSettings(Settings):
     )
 
 
+class LargePlaneSettings(Settings):
+    """Planes that the napari widget segments block by block."""
+
+    large_from: int = Field(
+        2**28,
+        title="Large from",
+        description="Pixels; planes with more are segmented block by block into a zarr on disk.",
+        ge=1,
+        le=2**28,
+    )
+    folder: str = Field(
+        "",
+        title="Results folder",
+        description="Where those zarrs lie. Empty: in the user's data folder.",
+    )
+
+
 class DetectorSettings(Settings):
     """Which detector may propose regions."""
 

@@ -8,15 +8,16 @@ method   route                           answer
 =======  ==============================  ==========================================
 GET      ``/v1/health``                  :class:`HealthReport`
 GET      ``/v1/models``                  :class:`ModelList`
+GET      ``/v1/window?model=NAME``       :class:`ModelWindow`
 POST     ``/v1/segment?request_id=ID``   npz of a ``Segmentation``
 GET      ``/v1/segment/ID``              :class:`Progress` of a running request
 DELETE   ``/v1/segment/ID``              204; the request ends with ``cancelled``
 =======  ==============================  ==========================================
 
-What a request does not use of :class:`RegionSettings <clsclip.config.RegionSettings>` and drawn
-boxes is not sent, nor are reasons, proposals and owners where there are none: without regions,
-plugins and backends of before there were regions understand. With regions, an older backend
-refuses the key by name.
+What a request does not use of :class:`RegionSettings <clsclip.config.RegionSettings>`, drawn
+boxes and :class:`PlanePart` is not sent, nor are reasons, proposals and owners where there are
+none: without regions and parts, plugins and backends of before there were any understand. With
+them, an older backend refuses the key by name.
 
 Annotations have routes of their own, see :mod:`clsclip.wire_annotations`.
 
@@ -26,7 +27,7 @@ Annotations have routes of their own, see :mod:`clsclip.wire_annotations`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,10 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from clsclip.config import (
@@ -65,7 +69,7 @@ MAX_DRAWN_BOXES: Final = 3000
 """Drawn boxes per request."""
 
 _NUMBER_KINDS: Final = "buif"
-_REGION_FIELDS: Final = ("regions", "detector", "drawn")
+_SENT_IF_USED: Final = ("regions", "detector", "drawn", "part")
 
 
 class Message(BaseModel):
@@ -122,6 +126,12 @@ class ModelList(Message):
     models: tuple[ModelInfo, ...]
 
 
+class ModelWindow(Message):
+    """Answer of ``GET /v1/window``: how much of an image a model looks at at once."""
+
+    image_size: int = Field(description="Side of the window of the network, in model pixels.")
+
+
 class Progress(Message):
     """How far a request is."""
 
@@ -144,6 +154,39 @@ DrawnBox = Annotated[
 of the first pixel is (0, 0): in coordinates of napari, where that is (-0.5, -0.5), add 0.5."""
 
 
+PartZoom = Annotated[FiniteFloat, Field(gt=0, le=16)]
+"""Model pixels per image pixel."""
+
+
+class PlanePart(Message):
+    """Which part of a plane the image of a request is, if the plane is too large for one request.
+
+    The network's windows then lie where they would lie if it looked at the whole plane, so that
+    parts meet without seams. The answer holds the probabilities of the core alone.
+    """
+
+    shape: tuple[PositiveInt, PositiveInt] = Field(description="Rows and columns of the plane.")
+    origin: tuple[NonNegativeInt, NonNegativeInt] = Field(
+        description="Row and column of the plane at which the image begins."
+    )
+    core: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] = Field(
+        description="Top, left, bottom, right of what is asked for, in the plane, the last two "
+        "exclusive. The image reaches as far around it as clsclip.blocks.window_halo says."
+    )
+    passes: tuple[tuple[PartZoom, ...], ...] = Field(
+        description="For each word, the zoom of every look at the plane, whose mean counts."
+    )
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        top, left, bottom, right = self.core
+        if not (top < bottom <= self.shape[0] and left < right <= self.shape[1]):
+            raise ValueError("the core is (top, left, bottom, right) within the plane")
+        if not self.passes or not all(self.passes):
+            raise ValueError("each word needs at least one zoom")
+        return self
+
+
 class SegmentRequest(SegmentSettings, RegionSettings):
     """What ``POST /v1/segment`` asks for, beside the image array."""
 
@@ -160,6 +203,23 @@ class SegmentRequest(SegmentSettings, RegionSettings):
         "looked for inside them only. They may reach beyond the image. With one word, the person "
         "vouches that they show it.",
     )
+    part: PlanePart | None = Field(
+        None,
+        description="Which part of a larger plane the image is. Its zooms count then; contrast "
+        "limits are necessary, and regions cannot be had.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_are_plain(self) -> Self:
+        if self.part is None:
+            return self
+        if self.contrast_limits is None:
+            raise ValueError("a part of a plane needs contrast limits, the same for all parts")
+        if self.regions != "none" or self.drawn:
+            raise ValueError("regions cannot be proposed in a part of a plane")
+        if len(self.part.passes) != len(self.words):
+            raise ValueError(f"{len(self.words)} words have {len(self.part.passes)} lists of zooms")
+        return self
 
 
 class _Proposal(Message):
@@ -234,7 +294,7 @@ def encode_segment_request(image: NDArray[Any], request: SegmentRequest) -> byte
     _require_numbers(image)
     unused = {
         name
-        for name in _REGION_FIELDS
+        for name in _SENT_IF_USED
         if getattr(request, name) == SegmentRequest.model_fields[name].default
     }
     return encode_npz(request.model_dump_json(exclude=unused), image=image)

@@ -90,8 +90,13 @@ def accept(
     Raises
     ------
     InvalidImageError
-        If the layer does not fit the image.
+        If the layer does not fit the image, or cannot have been corrected.
     """
+    if layer.multiscale:
+        raise InvalidImageError(
+            f"'{layer.name}' has resolution levels, and napari cannot paint in such labels. Zoom "
+            "in, segment the visible region, correct that, and accept it."
+        )
     index = displayed_index(layer, dims)
     if index.shape != plane.index.shape or index.index != plane.index.index:
         raise InvalidImageError(

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.errors import InvalidImageError
-from napari_clsclip._layers import Placement, Plane, PlaneIndex, displayed_plane
+from napari_clsclip._layers import Plane, PlaneIndex, displayed_plane
+from napari_clsclip._placement import Placement
 
 if TYPE_CHECKING:
     from napari.components import Dims

@@ -31,6 +31,7 @@ from clsclip.wire import (
     HealthReport,
     ModelInfo,
     ModelList,
+    ModelWindow,
     Progress,
     SegmentRequest,
     decode_segmentation,
@@ -141,6 +142,15 @@ class Client:
     def models(self) -> tuple[ModelInfo, ...]:
         """Models that a request may name; the default one comes first."""
         return self._read(ModelList, self._call("GET", "/models")).models
+
+    def window(self, model: str) -> ModelWindow:
+        """How much of an image a model looks at at once.
+
+        Raises
+        ------
+        UnknownModelError, CheckpointError
+        """
+        return self._read(ModelWindow, self._call("GET", "/window", params={"model": model}))
 
     def segment(
         self, image: NDArray[Any], request: SegmentRequest, request_id: str

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clsclip.errors import InvalidConfigError
 from clsclip.wire import MAX_DRAWN_BOXES
-from napari_clsclip._layers import slider_positions, unit_ratio
+from napari_clsclip._placement import slider_positions, unit_ratio
 
 if TYPE_CHECKING:
     from napari.components import Dims

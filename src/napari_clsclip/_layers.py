@@ -6,69 +6,22 @@ Numpy only: nothing here imports Qt, and napari's objects are only read.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from clsclip.errors import InvalidImageError
+from napari_clsclip._large_settings import large_settings
+from napari_clsclip._placement import Placement, placement_of, slider_positions
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Image, Labels, Layer
+    from napari.layers import Image, Labels
 
-MAX_PLANE_PIXELS: Final = 2**28
-"""Pixels of the largest plane that is read, e.g. 16,384 x 16,384."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the pixels of a layer with N axes lie in the world.
-
-    Attributes
-    ----------
-    scale, translate : ndarray of float, shape (N,)
-        Size of a pixel and position of the first one, in ``units``.
-    rotate : ndarray of float, shape (N, N)
-        Rotation matrix.
-    shear : ndarray of float, shape (N * (N - 1) / 2,)
-        Upper triangle of the shear matrix.
-    affine : ndarray of float, shape (N + 1, N + 1)
-        Homogeneous matrix that is applied after the others.
-    units : tuple of N pint units
-        Unit of each axis.
-    axis_labels : tuple of N str
-        Name of each axis.
-    """
-
-    scale: NDArray[np.float64]
-    translate: NDArray[np.float64]
-    rotate: NDArray[np.float64]
-    shear: NDArray[np.float64]
-    affine: NDArray[np.float64]
-    units: tuple[Any, ...]
-    axis_labels: tuple[str, ...]
-
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments with which a layer lies there."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    def moved(self, offset: NDArray[np.float64]) -> Placement:
-        """Place an array whose first pixel is the one at ``offset`` (N numbers, in pixels)."""
-        return replace(self, translate=self.translate + self._linear() @ offset)
-
-    def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Find the pixels (not rounded) of points in the world, both of shape (n, N)."""
-        linear, shift = self.affine[:-1, :-1], self.affine[:-1, -1]
-        own = np.linalg.solve(linear, (points - shift).T) - self.translate[:, None]
-        return np.asarray(np.linalg.solve(self._linear(), own).T, dtype=np.float64)
-
-    def _linear(self) -> NDArray[np.float64]:
-        shear = np.eye(len(self.scale))
-        shear[np.triu_indices(len(self.scale), 1)] = self.shear
-        linear: NDArray[np.float64] = self.rotate @ shear @ np.diag(self.scale)
-        return linear
+_REQUEST_BYTES: Final = 2**30
+"""What a backend accepts in one request, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +264,7 @@ def displayed_plane(
         level=level,
         rgb=bool(layer.rgb),
         contrast_limits=(low, high) if np.isfinite([low, high]).all() else None,
-        placement=_placement(layer, layer.level_shapes[0] / np.asarray(index.shape)),
+        placement=placement_of(layer, layer.level_shapes[0] / np.asarray(index.shape)),
         image=str(layer.name),
     )
 
@@ -324,12 +277,29 @@ def require_readable(index: PlaneIndex, image: str) -> None:
     InvalidImageError
     """
     height, width = index.size
-    if height * width > MAX_PLANE_PIXELS:
+    largest = large_settings().large_from
+    if height * width > largest:
         raise InvalidImageError(
-            f"The plane of '{image}' has {height:,} x {width:,} pixels; at most "
-            f"{MAX_PLANE_PIXELS:,} are segmented at once. Zoom in and segment the visible region, "
-            "crop the image, or open it as a multiscale image and zoom out."
+            f"The plane of '{image}' has {height:,} x {width:,} pixels; at most {largest:,} are "
+            "taken at once. Segment it with the scope This plane, which goes block by block, or "
+            "zoom in and take the visible region."
         )
+
+
+def is_large(plane: Plane, large_from: int) -> bool:
+    """Whether a plane or region has too many pixels or bytes for one request.
+
+    Parameters
+    ----------
+    plane : Plane
+    large_from : int
+        Pixels above which it is large.
+    """
+    height, width = plane.index.size
+    pixel_bytes = np.dtype(getattr(plane.source, "dtype", np.uint8)).itemsize
+    channels = 3 if plane.rgb else 1
+    pixels = height * width
+    return pixels > large_from or pixels * channels * pixel_bytes > _REQUEST_BYTES
 
 
 def displayed_index(layer: Image | Labels, dims: Dims, level: int | None = None) -> PlaneIndex:
@@ -365,41 +335,3 @@ def displayed_index(layer: Image | Labels, dims: Dims, level: int | None = None)
         at_level = np.clip(position * shape[axis] / finest, 0, shape[axis] - 1)
         index[axis] = int(np.round(at_level))
     return PlaneIndex(tuple(index), (order[-2], order[-1]), shape)
-
-
-def slider_positions(layer: Layer, dims: Dims, hidden: list[int]) -> dict[int, float]:
-    """Find the position along each hidden axis in pixels of the finest level, not rounded.
-
-    As napari does when it slices, the axes on screen do not take part: a rotation or shear out
-    of the plane is not applied.
-    """
-    missing = dims.ndim - layer.ndim
-    point = np.zeros(layer.ndim)
-    for axis in hidden:
-        point[axis] = dims.point[axis + missing] * unit_ratio(layer, dims, axis)
-    pixels = layer.world_to_data(point)
-    return {axis: float(pixels[axis]) for axis in hidden}
-
-
-def unit_ratio(layer: Layer, dims: Dims, axis: int) -> float:
-    """How many of the layer's units one unit of the viewer is (napari before 0.9: the same)."""
-    world_units = getattr(dims, "units", None)
-    if world_units is None:
-        return 1.0
-    world = world_units[axis + dims.ndim - layer.ndim]
-    own = layer.units[axis]
-    if world == own:
-        return 1.0
-    return float((1 * world).to_base_units().magnitude / (1 * own).to_base_units().magnitude)
-
-
-def _placement(layer: Image, downsampling: NDArray[np.float64]) -> Placement:
-    return Placement(
-        scale=np.asarray(layer.scale) * downsampling,
-        translate=np.array(layer.translate),
-        rotate=np.array(layer.rotate),
-        shear=np.array(layer.shear),
-        affine=np.array(layer.affine.affine_matrix),
-        units=tuple(layer.units),
-        axis_labels=tuple(layer.axis_labels),
-    )

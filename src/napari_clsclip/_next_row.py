@@ -25,8 +25,9 @@ from clsclip.ranking import Ranked
 from clsclip.wire import SegmentRequest, parse_words
 from napari_clsclip._candidates import Candidate, files_of, planes_of, world_position
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._layers import Plane, displayed_plane, unit_ratio
+from napari_clsclip._layers import Plane, displayed_plane
 from napari_clsclip._message import Message
+from napari_clsclip._placement import unit_ratio
 from napari_clsclip._ranking_job import Ranking, RankingJob
 from napari_clsclip._segment_tab import SegmentTab
 
@@ -237,7 +238,7 @@ class NextRow(QWidget):
             raise InvalidImageError("The image is not open any more. Press again to look anew.")
         for axis, position in world_position(image, candidate.position).items():
             of_viewer = axis + self._viewer.dims.ndim - image.ndim
-            ratio = unit_ratio(image, self._viewer.dims, of_viewer)
+            ratio = unit_ratio(image, self._viewer.dims, axis)
             self._viewer.dims.set_point(of_viewer, position / ratio)
         return image
 

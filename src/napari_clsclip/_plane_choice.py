@@ -14,13 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.errors import InvalidImageError
-from napari_clsclip._layers import (
-    MAX_PLANE_PIXELS,
-    Plane,
-    PlaneIndex,
-    require_readable,
-    unit_ratio,
-)
+from napari_clsclip._large_settings import large_settings
+from napari_clsclip._layers import Plane, PlaneIndex, require_readable
+from napari_clsclip._placement import unit_ratio
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -132,7 +128,7 @@ def visible_region(plane: Plane, layer: Image, viewer: ViewerModel) -> Plane:
     region = replace(plane, index=replace(index, index=tuple(parts)))
     require_readable(region.index, plane.image)
     pixels = np.prod([index.shape[axis] for axis in index.displayed], dtype=np.float64)
-    return _cropped(region) if pixels > MAX_PLANE_PIXELS else region
+    return _cropped(region) if pixels > large_settings().large_from else region
 
 
 def _corners(layer: Image, viewer: ViewerModel) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

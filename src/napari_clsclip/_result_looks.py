@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -33,14 +34,17 @@ _FIRST_COLORS: Final = (
 
 
 def new_layer(
-    labels: NDArray[Any], plane: Plane, words: tuple[str, ...], objects: Table | None
+    labels: NDArray[Any] | Sequence[Any],
+    plane: Plane,
+    words: tuple[str, ...],
+    objects: Table | None,
 ) -> Labels:
     """Make a label layer that lies where the image does.
 
     Parameters
     ----------
-    labels : ndarray of int
-        Class ids, or ids of objects, of the whole image.
+    labels : ndarray of int, or sequence of arrays of int
+        Class ids, or ids of objects, of the whole image; or several resolution levels of it.
     plane : Plane
         What was segmented.
     words : tuple of str

@@ -25,7 +25,7 @@ class Scope(Enum):
 
 
 _TOOLTIPS: Final = {
-    Scope.PLANE: "The plane on screen.",
+    Scope.PLANE: "The plane on screen. If it is very large, block by block into a file on disk.",
     Scope.REGION: "The part of the plane that the canvas shows; the rest of the labels stays.",
     Scope.ALL: "Every plane along the sliders, the one on screen first. What is done is kept when "
     "you cancel, and Segment goes on from there. Planes in which you have painted stay.",
@@ -84,6 +84,8 @@ class ScopeRow(QWidget):
     def planes(self, image: Image) -> EveryPlane | tuple[Plane]:
         """Choose what to segment of an image: one plane or region, or every plane.
 
+        A single plane may be too large for one request, see :func:`is_large`.
+
         Raises
         ------
         InvalidImageError
@@ -92,12 +94,24 @@ class ScopeRow(QWidget):
         """
         level = 0 if image.multiscale and self.full_resolution.isChecked() else None
         plane = displayed_plane(
-            image, self._viewer.dims, level=level, whole=self.scope is not Scope.REGION
+            image, self._viewer.dims, level=level, whole=self.scope is Scope.ALL
         )
         plane = self._channels.apply(plane)
         if self.scope is Scope.REGION:
             return (visible_region(plane, image, self._viewer),)
         return EveryPlane(plane) if self.scope is Scope.ALL else (plane,)
+
+    def overview(self, image: Image) -> Plane | None:
+        """The plane on screen at the coarsest level; None if the image has no levels."""
+        if not image.multiscale:
+            return None
+        level = len(image.data) - 1
+        try:
+            return self._channels.apply(
+                displayed_plane(image, self._viewer.dims, level=level, whole=False)
+            )
+        except (ClsClipError, IndexError):  # layers that are combined may have other levels
+            return None
 
     def _update(self) -> None:
         image = self._image

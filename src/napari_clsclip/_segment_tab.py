@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from magicgui.widgets import ComboBox
@@ -34,6 +34,8 @@ from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
 from napari_clsclip._extra_layers import ExtraLayers
+from napari_clsclip._job_choice import Job, job_for
+from napari_clsclip._large_run import LargeRun, fixed_threshold, fixed_threshold_words
 from napari_clsclip._layers import Plane
 from napari_clsclip._link_row import LinkRow
 from napari_clsclip._message import Message
@@ -85,7 +87,7 @@ class SegmentTab(QWidget):
         self._object_updates = ObjectUpdates(viewer, self.results, self)
         self._object_updates.updated.connect(self._show_objects)
         self._left_out = ""
-        self._job: SegmentJob | PlanesRun | None = None
+        self._job: Job | None = None
         self._image_of_job: Image | None = None
         self._progress: cancelable_progress | None = None
         self._poll_timer = QTimer(self, interval=POLL_MILLISECONDS, singleShot=True)
@@ -146,24 +148,18 @@ class SegmentTab(QWidget):
         image = self.image.value
         try:
             planes, request = self._asked(image)
+            job = job_for(
+                self._viewer, self.results, self._connection.supervisor, image, planes,
+                partial(self.scope.overview, image), request, self.threshold.value,
+                self.options.objects() if self.objects.isChecked() else None,
+            )  # fmt: skip
         except ClsClipError as error:
             self.message.show_error(error.message)
             return
         self.words.remember(request.words)
-        supervisor = self._connection.supervisor
-        objects = None
-        if self.objects.isChecked():
-            objects = (self.threshold.value(), self.options.objects())
-        job: SegmentJob | PlanesRun
-        if isinstance(planes, EveryPlane) and len(planes) > 1:
-            job = PlanesRun(
-                self.results, supervisor, image, planes, request, self.threshold.value, objects
-            )
-            if job.nothing_to_do:
-                self.message.show_text(job.ending())
-                return
-        else:
-            job = SegmentJob(supervisor, planes[0], request, objects)
+        if isinstance(job, PlanesRun) and job.nothing_to_do:
+            self.message.show_text(job.ending())
+            return
         self._job, self._image_of_job = job, image
         self.destroyed.connect(job.cancel)  # the viewer may be closed meanwhile
         self._show_busy(True)
@@ -174,7 +170,7 @@ class SegmentTab(QWidget):
             desc=f"Segmenting {', '.join(request.words)}", total=0, cancel_callback=job.cancel
         )
 
-    def _asked(self, image: Image | None) -> tuple[Sequence[Plane], SegmentRequest]:
+    def _asked(self, image: Image | None) -> tuple[EveryPlane | tuple[Plane], SegmentRequest]:
         """What the form says: which planes, and what is asked of each of them."""
         if image is None:
             raise InvalidImageError(
@@ -214,14 +210,14 @@ class SegmentTab(QWidget):
         job = self._job
         if job is None:
             return
-        if isinstance(job, PlanesRun):
+        if isinstance(job, PlanesRun | LargeRun):
             job.take()
         if job.done:
             self._finish(job)
             return
         self._poll_timer.start()
         status = self._connection.status
-        if isinstance(job, PlanesRun):
+        if isinstance(job, PlanesRun | LargeRun):
             self.message.show_text(job.message(status))
         else:
             self.message.show_text(waiting_words(job.progress, status))
@@ -229,7 +225,7 @@ class SegmentTab(QWidget):
         if job.progress is not None and self._progress is not None:
             _show_progress(self._progress, job.progress)
 
-    def _finish(self, job: SegmentJob | PlanesRun) -> None:
+    def _finish(self, job: Job) -> None:
         image, progress = self._image_of_job, self._progress
         self._job = self._image_of_job = self._progress = None
         self._poll_timer.stop()
@@ -238,7 +234,7 @@ class SegmentTab(QWidget):
             progress.close()
         self._show_busy(False)
         self.message.show_text("")
-        if isinstance(job, PlanesRun):
+        if isinstance(job, PlanesRun | LargeRun):
             self._finish_run(job)
             return
         try:
@@ -261,7 +257,7 @@ class SegmentTab(QWidget):
             parts = (f"{found}, in {segmentation.seconds:.1f} s.", regions_used(segmentation), note)
             self.message.show_text(" ".join(part for part in (*parts, self._left_out) if part))
 
-    def _finish_run(self, run: PlanesRun) -> None:
+    def _finish_run(self, run: PlanesRun | LargeRun) -> None:
         run.take(all_of_them=True)
         if run.layer is not None and self.results.objects(run.layer) is not None:
             self._follow_objects(run.layer)
@@ -269,8 +265,8 @@ class SegmentTab(QWidget):
         if self.options.shows_more:
             ending = f"{ending} Probabilities and regions are shown of single planes only."
         if error is not None:
-            self.message.show_error(f"{self._error_words(error)} {ending}")
-        elif run.has_failures:
+            self.message.show_error(f"{self._error_words(error)} {ending}".strip())
+        elif isinstance(run, PlanesRun) and run.has_failures:
             self.message.show_error(ending)
         else:
             self.message.show_text(ending)
@@ -300,6 +296,11 @@ class SegmentTab(QWidget):
         return note
 
     def _apply_threshold(self, threshold: float) -> None:
+        active = self._viewer.layers.selection.active
+        if fixed_threshold(active) is not None:
+            if not self.busy:
+                self.message.show_text(fixed_threshold_words(active, threshold))
+            return
         layer = self.results.current()
         if layer is not None:
             self.results.set_threshold(layer, threshold)
@@ -328,13 +329,18 @@ class SegmentTab(QWidget):
         active = self._viewer.layers.selection.active
         if isinstance(active, Image) and active in self.image.choices:
             self.image.value = active
+        elif (fixed := fixed_threshold(active)) is not None:
+            self._show_threshold(fixed)
         elif isinstance(active, Labels) and active is self.results.current():
-            self.threshold.blockSignals(True)
-            self.threshold.setValue(self.results.threshold(active))
-            self.threshold.blockSignals(False)
+            self._show_threshold(self.results.threshold(active))
             objects = self.results.objects(active)
             if objects is not None:
                 self.options.show_objects(objects.settings)
+
+    def _show_threshold(self, threshold: float) -> None:
+        self.threshold.blockSignals(True)
+        self.threshold.setValue(threshold)
+        self.threshold.blockSignals(False)
 
     def _follow_image(self, image: Image | None) -> None:
         self.channels.follow(image)

@@ -12,11 +12,12 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from clsclip import Predictor
+from clsclip import Predictor, looks
 from clsclip.errors import InvalidImageError
 from clsclip.image_sources import ImageSource
+from clsclip.looks import Looks
 from clsclip.predict import large
-from clsclip.predict.large import LargeSegmenter, Looks, choose_looks
+from clsclip.predict.large import LargeSegmenter, choose_looks
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +73,14 @@ def scene(shape: tuple[int, int], radius: int, rng: np.random.Generator) -> NDAr
 def test_the_zoom_is_that_of_a_small_image_unless_the_overview_shows_enough(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(large, "SAMPLES", 1)
+    monkeypatch.setattr(looks, "SAMPLES", 1)
     predictor = Predictor("mini")
     small = predictor.segment(scene((512, 512), 9, rng), ["nucleus"]).zooms[0]
     chosen = choose_looks(predictor, source_of(scene((5000, 6000), 9, rng)), ["nucleus"])
     assert chosen.contrast_limits == (0.0, 255.0)
     assert small > 1.0
     assert chosen.zooms[0] == pytest.approx(small, rel=0.5)
-    monkeypatch.setattr(large, "_samples", lambda *_: pytest.fail("needs no samples"))
+    monkeypatch.setattr(looks, "_samples", lambda *_: pytest.fail("needs no samples"))
     chosen = choose_looks(predictor, source_of(scene((5000, 6000), 600, rng)), ["nucleus"])
     assert chosen.zooms[0] < 0.2
 
@@ -100,9 +101,9 @@ def test_limits_are_those_of_the_overview_once_for_all(
 def test_samples_lie_where_there_is_structure_and_do_not_overlap(rng: np.random.Generator) -> None:
     image = np.zeros((5000, 9000), np.uint8)
     image[2600:, 4000:] = rng.integers(0, 255, (2400, 5000))
-    overview = source_of(image).overview(large.OVERVIEW_SIDE)
-    samples = large._samples(overview.astype(np.float32), image.shape)
-    assert len({(rows.start, columns.start) for rows, columns in samples}) == large.SAMPLES
+    overview = source_of(image).overview(looks.OVERVIEW_SIDE)
+    samples = looks._samples(overview.astype(np.float64), 18, image.shape)
+    assert len({(rows.start, columns.start) for rows, columns in samples}) == looks.SAMPLES
     for rows, columns in samples:
         assert rows.stop > 2600
         assert columns.stop > 4000

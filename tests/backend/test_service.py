@@ -141,6 +141,14 @@ def test_models(serve: Any, gated: Any) -> None:
         assert models[0].name == DEFAULT_MODEL
 
 
+def test_the_window_of_a_model(serve: Any, gated: Any, tiny_model: Path) -> None:
+    service = serve(gated)
+    answer = service.http.get("/v1/window", params={"model": str(tiny_model)})
+    assert answer.json() == {"image_size": 64}
+    answer = service.http.get("/v1/window", params={"model": "no-such-model"})
+    assert error_of(answer)[:2] == (404, "unknown_model")
+
+
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(DeviceError, match="warp-drive"):
         create_app(BackendSettings(device="warp-drive"), "token")

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from clsclip.errors import InvalidImageError
 from napari_clsclip import _layers
+from napari_clsclip._large_settings import LARGE_VARIABLE
 from napari_clsclip._layers import displayed_index, displayed_plane
 
 
@@ -255,9 +256,9 @@ def test_empty_image_is_refused() -> None:
 
 
 def test_huge_plane_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_layers, "MAX_PLANE_PIXELS", 19)
+    monkeypatch.setenv(LARGE_VARIABLE, "19")
     viewer, layer = viewer_with(np.zeros((4, 5)))
-    with pytest.raises(InvalidImageError, match=r"4 x 5 pixels; at most 19 .* crop"):
+    with pytest.raises(InvalidImageError, match=r"4 x 5 pixels; at most 19 .* block by block"):
         displayed_plane(layer, viewer.dims)
 
 

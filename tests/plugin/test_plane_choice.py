@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
-from napari_clsclip import _layers, _plane_choice
+from napari_clsclip._large_settings import LARGE_VARIABLE
 from napari_clsclip._layers import Plane, displayed_plane
 from napari_clsclip._plane_choice import EveryPlane, count_in_words, visible_region
 from napari_clsclip._results import ResultLayers
@@ -134,12 +134,11 @@ def test_nothing_in_view_is_told() -> None:
 def test_region_of_a_plane_that_is_too_large_is_an_image_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (_layers, _plane_choice):
-        monkeypatch.setattr(module, "MAX_PLANE_PIXELS", 200 * 300 - 1)
+    monkeypatch.setenv(LARGE_VARIABLE, str(200 * 300 - 1))
     data = np.arange(2 * 200 * 300).reshape(2, 200, 300)
     viewer, layer = viewer_with(data, scale=(1, 2, 2), translate=(0, 5, 5), rotate=(0, 0, 20))
     viewer.dims.set_current_step(0, 1)
-    with pytest.raises(InvalidImageError, match="segment the visible region"):
+    with pytest.raises(InvalidImageError, match="take the visible region"):
         displayed_plane(layer, viewer.dims)
     look_at(viewer, tuple(layer.data_to_world((1, 100, 150))[1:]), 40)
     plane = region(viewer, layer)

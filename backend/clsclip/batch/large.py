@@ -21,7 +21,8 @@ from clsclip.batch.large_objects import FEATURES_FILE, ObjectNumbering
 from clsclip.batch.unfinished import SETTINGS_FILE, Journal, check_same, read_record, write_record
 from clsclip.image_sources import ImageSource
 from clsclip.instances import InstanceOptions
-from clsclip.predict.large import LargeSegmenter, Looks, choose_looks
+from clsclip.looks import Looks
+from clsclip.predict.large import LargeSegmenter, choose_looks
 from clsclip.predict.predictor import Predictor
 from clsclip.segmentation import Segmentation
 

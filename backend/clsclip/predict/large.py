@@ -8,59 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from torch import Tensor
 
 from clsclip.blocks import Block, Blocks, Region, blocks
-from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.errors import InvalidImageError
 from clsclip.image_sources import ImageSource
+from clsclip.looks import OVERVIEW_SIDE, Looks, choose_passes, overview_step
 from clsclip.predict.predictor import Predictor
-from clsclip.predict.strips import Strip
+from clsclip.predict.steps import Steps
+from clsclip.predict.strips import PlaneSource, Strip, WindowNetwork
 from clsclip.predict.transforms import to_rgb
-from clsclip.predict.zoom import COMPANION, LEAST_STEP, TARGET_DIAMETER, object_diameter
-from clsclip.segmentation import Segmentation, lowest_foreground
-
-OVERVIEW_SIDE: Final = 512
-"""Longest side of the overview."""
-
-SAMPLES: Final = 4
-"""Full-resolution samples that are looked at to choose the zoom."""
-
-SAMPLE_SIDE: Final = 512
-"""Rows and columns of a sample."""
+from clsclip.segmentation import Segmentation
 
 STRIP_VALUES: Final = 32 * 2**20
 """Probabilities of all words that a pass may hold."""
 
 WIDEST_STRIP: Final = 8192
 """Model pixels across that a pass covers, at most."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """How an image is looked at, decided once for all its blocks.
-
-    Attributes
-    ----------
-    contrast_limits : tuple of float
-        Values that are black and white.
-    passes : tuple of tuple of float, length K
-        For each word, model pixels per image pixel of every look at the image, whose mean counts;
-        the first one is the word's zoom, the others see it with patches that lie otherwise.
-    """
-
-    contrast_limits: tuple[float, float]
-    passes: tuple[tuple[float, ...], ...]
-
-    @property
-    def zooms(self) -> tuple[float, ...]:
-        """The zoom of each word."""
-        return tuple(zooms[0] for zooms in self.passes)
 
 
 def choose_looks(
@@ -73,9 +42,7 @@ def choose_looks(
 ) -> Looks:
     """The contrast and each word's zoom, from an overview and some full-resolution samples.
 
-    The rule of :mod:`clsclip.predict.zoom` is asked about the overview. A word whose objects are
-    too small there, or are not found, gets the median of what the rule says about full-resolution
-    samples where the overview shows most structure; those that show the word count, if any does.
+    See :func:`clsclip.looks.choose_passes`.
 
     Parameters
     ----------
@@ -97,19 +64,14 @@ def choose_looks(
         return Looks(_contrast_limits(seen_part), ((zoom,),) * len(words))
     overview = source.overview(OVERVIEW_SIDE)
     limits = _contrast_limits(overview)
-    step = -(-max(source.shape) // OVERVIEW_SIDE)
-    whole = predictor.segment(overview, words, contrast_limits=limits, templates=templates)
-    seen = [_seen_well(whole, k) for k in range(len(words))]
-    zooms = [zoom / step for zoom in whole.zooms]
-    if not all(seen):
-        near = [
-            predictor.segment(source.read(part), words, contrast_limits=limits, templates=templates)
-            for part in _samples(to_rgb(overview, limits).mean(axis=2), source.shape)
-        ]
-        for k in range(len(words)):
-            if not seen[k]:
-                zooms[k] = _zoom_of_samples(near, k)
-    return Looks(limits, tuple((chosen, chosen * COMPANION) for chosen in zooms))
+
+    def look(image: NDArray[Any]) -> Segmentation:
+        return predictor.segment(image, words, contrast_limits=limits, templates=templates)
+
+    step = overview_step(source.shape)
+    return Looks(
+        limits, choose_passes(overview, step, source.shape, len(words), limits, look, source.read)
+    )
 
 
 class LargeSegmenter:
@@ -120,13 +82,17 @@ class LargeSegmenter:
     Parameters
     ----------
     predictor : Predictor
-    source : ImageSource
+    source : PlaneSource
     words : sequence of str, length K
     looks : Looks
     chunk : int
         Rows of a block; its columns are as many chunks as memory allows.
     templates : bool
         As :meth:`clsclip.predict.predictor.Predictor.segment` takes it.
+    rows : slice, optional
+        Rows of the image that will be asked for; None: perhaps all.
+    steps : Steps, optional
+        Told of the windows, batch by batch, and ends the work when the caller wants.
 
     Attributes
     ----------
@@ -138,21 +104,24 @@ class LargeSegmenter:
     def __init__(
         self,
         predictor: Predictor,
-        source: ImageSource,
+        source: PlaneSource,
         words: Sequence[str],
         looks: Looks,
         *,
         chunk: int,
         templates: bool = True,
+        rows: slice | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self._source, self._looks, self._chunk = source, looks, chunk
+        self._rows, self._steps = rows, steps
         self._zooms = sorted({zoom for passes in looks.passes for zoom in passes})
         self._chosen = [
             [k for k, passes in enumerate(looks.passes) if wanted in passes]
             for wanted in self._zooms
         ]
         self._networks = [
-            predictor.window_network([words[k] for k in chosen], templates=templates)
+            _told(predictor.window_network([words[k] for k in chosen], templates=templates), steps)
             for chosen in self._chosen
         ]
         side = self._networks[0].image_size
@@ -213,11 +182,27 @@ class LargeSegmenter:
             self._strips = (
                 columns.start,
                 [
-                    Strip(network, self._source, columns, zoom, limits, self._reader)
+                    Strip(network, self._source, columns, zoom, limits, self._reader, self._rows)
                     for network, zoom in zip(self._networks, self._zooms, strict=True)
                 ],
             )
+            if self._steps is not None:
+                self._steps.expect(sum(strip.batches for strip in self._strips[1]))
         return self._strips[1]
+
+
+def _told(network: WindowNetwork, steps: Steps | None) -> WindowNetwork:
+    """A network whose batches are counted as steps."""
+    if steps is None:
+        return network
+
+    def probabilities(crops: Tensor) -> Sequence[Tensor]:
+        steps.check()
+        looked = network.probabilities(crops)
+        steps.done()
+        return looked
+
+    return replace(network, probabilities=probabilities)
 
 
 def _contrast_limits(overview: NDArray[np.generic]) -> tuple[float, float]:
@@ -229,38 +214,3 @@ def _contrast_limits(overview: NDArray[np.generic]) -> tuple[float, float]:
         return 0.0, 1.0
     colour = overview[..., :3] if overview.ndim == 3 else overview
     return float(colour.min()), float(colour.max())
-
-
-def _samples(grey: NDArray[np.float32], shape: tuple[int, int]) -> list[Region]:
-    """Full-resolution parts of an image, where its overview varies most, no two overlapping."""
-    cut = blocks(shape, SAMPLE_SIDE)
-    step = -(-max(shape) // OVERVIEW_SIDE)
-    down, across = (np.arange(length) * step // SAMPLE_SIDE for length in grey.shape)
-    labels = down[:, None] * cut.grid[1] + across
-    numbers = np.unique(labels)
-    spread = ndimage.standard_deviation(grey, labels, numbers)
-    best = numbers[np.argsort(-np.asarray(spread), kind="stable")]
-    # whole samples first: those at the right and lower edge may be thin
-    full = [n for n in best if min(cut[int(n)].shape) == SAMPLE_SIDE] or list(best)
-    # the best ones often lie side by side: of more, take those that are spread down the image
-    candidates = np.sort(full[: 4 * SAMPLES])
-    chosen = np.linspace(0, len(candidates) - 1, min(SAMPLES, len(candidates))).round()
-    return [cut[int(candidates[int(place)])].core for place in chosen]
-
-
-def _seen_well(overview: Segmentation, k: int) -> bool:
-    """Whether an overview shows the objects of a word as large as the network likes them."""
-    width = object_diameter(_foreground(overview, k))
-    return width is not None and width * overview.zooms[k] * LEAST_STEP >= TARGET_DIAMETER
-
-
-def _zoom_of_samples(samples: Sequence[Segmentation], k: int) -> float:
-    """The median zoom of a word, of the samples that show it if any does."""
-    showing = [sample for sample in samples if _foreground(sample, k).any()]
-    zooms = sorted(sample.zooms[k] for sample in showing or samples)
-    return zooms[len(zooms) // 2]
-
-
-def _foreground(result: Segmentation, k: int) -> NDArray[np.bool_]:
-    found: NDArray[np.bool_] = result.probabilities[k] >= lowest_foreground(DEFAULT_THRESHOLD)
-    return found

@@ -22,12 +22,12 @@ from clsclip.model.registry import find_model
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.aggregation import Seen, look_inside
 from clsclip.predict.asked import Asked
-from clsclip.predict.looks import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
 from clsclip.predict.tiling import OVERLAP, window_boxes
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
+from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
 from clsclip.predict.wording import without_article
 from clsclip.predict.zoom import whole_image_zoom
 from clsclip.regions.drawn import boxes_within

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from clsclip.image_sources import ImageSource
+from clsclip.blocks import Region
 from clsclip.predict.resampling import ResizedAxis, resize_part
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.predict.transforms import to_rgb, to_tensor
@@ -54,13 +54,24 @@ class WindowNetwork:
     probabilities: Callable[[Tensor], Sequence[Tensor]]
 
 
+class PlaneSource(Protocol):
+    """A plane of which parts can be read; :class:`clsclip.image_sources.ImageSource` is one."""
+
+    shape: tuple[int, int]
+    channels: int | None
+
+    def read_near(self, region: Region) -> NDArray[Any]:
+        """Rows and columns of the plane, shape (h, w) or (h, w, channels)."""
+        ...
+
+
 class Strip:
     """A pass down some columns of an image at one zoom.
 
     Parameters
     ----------
     network : WindowNetwork
-    source : ImageSource
+    source : PlaneSource
     columns : slice
         Columns of the image for which probabilities will be asked.
     zoom : float
@@ -69,29 +80,37 @@ class Strip:
         Values of the image that are black and white.
     reader : ThreadPoolExecutor
         Reads the next rows while the network looks at these; one thread.
+    rows : slice, optional
+        Rows of the image for which probabilities will be asked; None: perhaps all.
+
+    Attributes
+    ----------
+    batches : int
+        How often the network is asked, if all those probabilities are.
     """
 
     def __init__(
         self,
         network: WindowNetwork,
-        source: ImageSource,
+        source: PlaneSource,
         columns: slice,
         zoom: float,
         contrast_limits: tuple[float, float],
         reader: ThreadPoolExecutor,
+        rows: slice | None = None,
     ) -> None:
         self._network, self._source, self._limits = network, source, contrast_limits
         self._reader = reader
         height, width = source.shape
-        rows, across = (max(1, round(zoom * length)) for length in source.shape)
-        self._to_model = (ResizedAxis(height, rows), ResizedAxis(width, across))
-        self._to_image = (ResizedAxis(rows, height), ResizedAxis(across, width))
+        zoomed, across = (max(1, round(zoom * length)) for length in source.shape)
+        self._to_model = (ResizedAxis(height, zoomed), ResizedAxis(width, across))
+        self._to_image = (ResizedAxis(zoomed, height), ResizedAxis(across, width))
         size, patch = network.image_size, network.patch_size
         self._window = (
-            min(size, -(-rows // patch) * patch),
+            min(size, -(-zoomed // patch) * patch),
             min(size, -(-across // patch) * patch),
         )
-        self._tops = window_starts(max(rows, self._window[0]), self._window[0], network.overlap)
+        self._tops = window_starts(max(zoomed, self._window[0]), self._window[0], network.overlap)
         lefts = window_starts(max(across, self._window[1]), self._window[1], network.overlap)
         needed = self._to_image[1].needed(columns)
         self._lefts = [
@@ -100,6 +119,14 @@ class Strip:
         self._left = self._lefts[0]
         self._width = self._lefts[-1] + self._window[1] - self._left
         self._weight = window_weight(*self._window, network.overlap).to(network.device)
+        down = self._to_image[0].needed(rows or slice(0, height))
+        wanted = [
+            k
+            for k, top in enumerate(self._tops)
+            if top < down.stop and top + self._window[0] > down.start
+        ]
+        self._after = wanted[-1] + 1
+        self.batches = len(wanted) * -(-len(self._lefts) // network.batch)
         self._restart(0)
 
     def probabilities(self, rows: slice, columns: slice) -> NDArray[np.uint8]:
@@ -188,9 +215,7 @@ class Strip:
         strip = (self._ahead or self._reader.submit(self._zoomed, top)).result()
         below = self._next + 1
         self._ahead = (
-            self._reader.submit(self._zoomed, self._tops[below])
-            if below < len(self._tops)
-            else None
+            self._reader.submit(self._zoomed, self._tops[below]) if below < self._after else None
         )
         return strip
 

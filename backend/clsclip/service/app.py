@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
@@ -23,8 +23,9 @@ from clsclip.errors import (
     InvalidRequestError,
     NotFoundError,
 )
+from clsclip.model.config import read_config
 from clsclip.model.device import describe_device
-from clsclip.model.registry import list_models
+from clsclip.model.registry import find_model, list_models
 from clsclip.segmentation import Segmentation
 from clsclip.service.annotations import SharedStore, annotation_routes
 from clsclip.service.answers import NPZ_CONTENT, error_answers
@@ -40,6 +41,7 @@ from clsclip.wire import (
     REQUEST_ID_PATTERN,
     HealthReport,
     ModelList,
+    ModelWindow,
     Progress,
     encode_segmentation,
     error_json,
@@ -67,8 +69,8 @@ def create_app(
     token : str
         Bearer token that every route under ``/v1`` asks for.
     load_predictor : LoadPredictor, optional
-        Loads the models that requests name; by default :class:`Predictor
-        <clsclip.predict.predictor.Predictor>`.
+        Loads the models that requests name; by default :class:`PartPredictor
+        <clsclip.predict.parts.PartPredictor>`.
     train_command : sequence of str
         What runs a training, before the arguments of ``napari-clsclip-train``.
 
@@ -126,9 +128,9 @@ def create_app(
 
 def _load_predictor(model: str, *, device: str) -> Segmenter:
     """Import what a predictor needs in the worker's thread, for it takes seconds."""
-    from clsclip.predict.predictor import Predictor
+    from clsclip.predict.parts import PartPredictor
 
-    return Predictor(model, device=device)
+    return PartPredictor(model, device=device)
 
 
 def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter:
@@ -155,6 +157,11 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
         """Models that a request may name; the one that is active comes first."""
         settle_or_warn()
         return ModelList(models=list_models())
+
+    @router.get("/window", responses=error_answers(404))
+    def window(model: Annotated[str, Query(min_length=1)]) -> ModelWindow:
+        """How much of an image a model looks at at once."""
+        return ModelWindow(image_size=read_config(find_model(model)).head.image_size)
 
     @router.post(
         "/segment",

@@ -25,7 +25,7 @@ from clsclip.errors import (
     NotFoundError,
 )
 from clsclip.segmentation import Segmentation
-from clsclip.wire import DrawnBox, Progress, SegmentRequest
+from clsclip.wire import DrawnBox, PlanePart, Progress, SegmentRequest
 
 MAX_LOADED_MODELS: Final = 2
 """Models kept in memory; the least recently used one makes room."""
@@ -42,7 +42,7 @@ def unexpected_error(error: Exception) -> ClsClipError:
 
 
 class Segmenter(Protocol):
-    """A loaded model; see :class:`clsclip.predict.predictor.Predictor`."""
+    """A loaded model; see :class:`clsclip.predict.parts.PartPredictor`."""
 
     def segment(
         self,
@@ -61,6 +61,20 @@ class Segmenter(Protocol):
         """Segment one image plane."""
         ...
 
+    def segment_part(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        part: PlanePart,
+        *,
+        contrast_limits: tuple[float, float],
+        templates: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Segment part of a plane; see :class:`clsclip.predict.parts.PartPredictor`."""
+        ...
+
     def embedding(
         self, image: NDArray[Any], contrast_limits: tuple[float, float] | None = None
     ) -> NDArray[np.float32]:
@@ -73,7 +87,7 @@ Work = Callable[[Segmenter, "Job"], Any]
 
 
 class LoadPredictor(Protocol):
-    """Loads a model by name; :class:`clsclip.predict.predictor.Predictor` is one."""
+    """Loads a model by name; :class:`clsclip.predict.parts.PartPredictor` is one."""
 
     def __call__(self, model: str, *, device: str) -> Segmenter:
         """Load a model onto a device."""
@@ -84,6 +98,16 @@ def segment_for(
     predictor: Segmenter, job: Job, image: NDArray[Any], request: SegmentRequest
 ) -> Segmentation:
     """Segment as a request asks; reports to its job, and ends with it."""
+    if request.part is not None and request.contrast_limits is not None:
+        return predictor.segment_part(
+            image,
+            request.words,
+            request.part,
+            contrast_limits=request.contrast_limits,
+            templates=request.templates,
+            progress=job.report,
+            cancelled=job.ended,
+        )
     return predictor.segment(
         image,
         request.words,
