@@ -7,7 +7,7 @@ from typing import Final
 
 from napari.components import ViewerModel
 from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from clsclip.errors import ClsClipError, ConflictError, InvalidImageError
@@ -46,7 +46,14 @@ class LearnTab(QWidget):
     connection : BackendConnection
     segment_tab : SegmentTab
         Says which image and which result are meant.
+
+    Attributes
+    ----------
+    accepted : Signal(Labels, Acceptance)
+        Emitted when the backend has kept a plane.
     """
+
+    accepted = Signal(object, object)
 
     def __init__(
         self, viewer: ViewerModel, connection: BackendConnection, segment_tab: SegmentTab
@@ -154,6 +161,7 @@ class LearnTab(QWidget):
             if kept is not None and place is not None:
                 self._accepted.setdefault(place[0], {})[place[1]] = kept
                 self.message.show_text(_what_was_kept(kept))
+                self.accepted.emit(place[0], job.acceptance)
             self.kept.setText(_what_is_kept(stored))
 
 

@@ -45,9 +45,12 @@ class ObjectPlanes:
     planes : dict
         The planes and regions as they were last written. They do not overlap.
     painted : int
-        The highest id that the user was seen to paint.
+        The highest id that the user was seen to paint, or that was in use and is not any more.
     repainted : set of tuple of int
         Keys of planes in which the user may have painted since.
+    restored : Table
+        Rows, with those of :meth:`table`, of objects that an earlier napari found. Their
+        probabilities are gone, so they are not measured anew.
     """
 
     threshold: float
@@ -55,6 +58,7 @@ class ObjectPlanes:
     planes: dict[Key, tuple[PlaneIndex, PredictedObjects]] = field(default_factory=dict)
     painted: int = 0
     repainted: set[Key] = field(default_factory=set)
+    restored: Table = field(default_factory=dict)
 
     def highest(self) -> int:
         """The highest id in use, or ever used, in all planes."""
@@ -108,6 +112,8 @@ class ObjectPlanes:
                 plane = position[0] if len(position) == 1 else ", ".join(map(str, position))
                 table["plane"] = np.full(len(table["index"]), plane)
             tables.append(table)
+        if self.restored:
+            tables.append(self.restored)
         return {column: np.concatenate([t[column] for t in tables]) for column in tables[0]}
 
     def _is_current(self, objects: PredictedObjects) -> bool:

@@ -135,6 +135,7 @@ class ObjectUpdates(QObject):
             self._run(layer, update.again(int(layer.selected_label)))
         if not written or not update.changes:
             return
+        self._results.tell_written(layer, update.index)
         shown = self._shown(layer)
         complete = objects.lagging(shown) is None
         if shown == update.index.position:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from clsclip.config import InstanceSettings
 from clsclip.segmentation import Segmentation
-from napari_clsclip._layers import Plane
+from napari_clsclip._layers import Placement, Plane
 from napari_clsclip._predicted_objects import Table
 
 METADATA_KEY: Final = "clsclip"
@@ -33,7 +33,7 @@ _FIRST_COLORS: Final = (
 
 
 def new_layer(
-    labels: NDArray[Any], plane: Plane, words: tuple[str, ...], objects: Table | None
+    labels: NDArray[Any], placement: Placement, words: tuple[str, ...], objects: Table | None
 ) -> Labels:
     """Make a label layer that lies where the image does.
 
@@ -41,8 +41,8 @@ def new_layer(
     ----------
     labels : ndarray of int
         Class ids, or ids of objects, of the whole image.
-    plane : Plane
-        What was segmented.
+    placement : Placement
+        Where the pixels of the image lie in the world.
     words : tuple of str
     objects : Table, optional
         Table of the objects, if the layer holds their ids.
@@ -58,7 +58,7 @@ def new_layer(
     return Labels(
         labels,
         name=", ".join(words),
-        **plane.placement.arguments(),
+        **placement.arguments(),
         opacity=OPACITY,
         colormap=colormap,
         features=features,

@@ -136,6 +136,12 @@ class Result:
             return [index for index, _ in self.objects.at(position)]
         return [patch.index for patch in self.patches.get(position, [])]
 
+    def everything(self) -> list[PlaneIndex]:
+        """All planes and regions that were predicted."""
+        if self.objects is not None:
+            return [index for index, _ in self.objects.planes.values()]
+        return [patch.index for patches in self.patches.values() for patch in patches]
+
     def at(self, position: tuple[int, ...]) -> bool:
         """Whether anything was predicted in a plane."""
         return bool(self.known(position))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -35,12 +35,18 @@ class ResultLayers:
     ----------
     viewer : ViewerModel
         Where new layers go.
+
+    Attributes
+    ----------
+    written : list of callable
+        Each is called with a layer and the plane or region of it in which pixels were written.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._results: weakref.WeakKeyDictionary[Labels, Result] = weakref.WeakKeyDictionary()
         self._latest: weakref.ref[Labels] | None = None
+        self.written: Final[list[Callable[[Labels, PlaneIndex], None]]] = []
         threading.Thread(target=_import_ahead, name="clsclip-import", daemon=True).start()
 
     def add(
@@ -102,7 +108,7 @@ class ResultLayers:
             written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
             written.write_first(plane.index.view(labels))
             table = None if result.objects is None else result.objects.table()
-            layer = new_layer(labels, plane, words, table)
+            layer = new_layer(labels, plane.placement, words, table)
             layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
             self._results[layer] = result
             self._viewer.add_layer(layer)
@@ -208,6 +214,28 @@ class ResultLayers:
         result = self._results.get(layer)
         return [] if result is None else result.known(position)
 
+    def everything(self, layer: Labels) -> list[PlaneIndex]:
+        """Return all planes and regions that were predicted in a layer."""
+        result = self._results.get(layer)
+        return [] if result is None else result.everything()
+
+    def identity(self, layer: Labels) -> Identity | None:
+        """Return what the planes of a result layer have in common; None if it is no result."""
+        result = self._results.get(layer)
+        return None if result is None else result.identity
+
+    def restore(self, layer: Labels, result: Result) -> None:
+        """Know a layer again that was a result of an earlier napari, without its probabilities.
+
+        What is in it is never overwritten. Planes that are still blank can be filled.
+        """
+        self._results[layer] = result
+
+    def tell_written(self, layer: Labels, index: PlaneIndex) -> None:
+        """Tell those who want to know that pixels of a plane or region were written."""
+        for listener in self.written:
+            listener(layer, index)
+
     def objects(self, layer: Labels) -> ObjectPlanes | None:
         """Return the objects of a result layer; None if it holds classes, or is no result."""
         result = self._results.get(layer)
@@ -273,6 +301,7 @@ class ResultLayers:
         if result.objects is not None:
             layer.features = result.objects.table()
         layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
+        self.tell_written(layer, plane.index)
 
     def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
         try:
@@ -285,6 +314,7 @@ class ResultLayers:
         for patch in tuple(result.patches[position]):
             if layer.data.shape == patch.index.shape:
                 patch.predicted.write(patch.index.view(layer.data), result.threshold)
+                self.tell_written(layer, patch.index)
             else:  # the user has put other data into the layer
                 result.patches.pop(position, None)
 
