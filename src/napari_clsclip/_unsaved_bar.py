@@ -71,6 +71,11 @@ class UnsavedBar(QFrame):
         """What can be restored, the latest first."""
         return tuple(self._offers)
 
+    @property
+    def busy(self) -> bool:
+        """Whether corrections are being looked for or read."""
+        return self._search is not None or self._restoration is not None
+
     def restore(self) -> None:
         """Put the corrections that are shown into a layer; or keep them, if asked to discard."""
         if self._asks:
@@ -104,7 +109,7 @@ class UnsavedBar(QFrame):
             self._restoration = None
             self._finish(restoration)
             self._show()
-        if self._search is None and self._restoration is None:
+        if not self.busy:
             self._poll_timer.stop()
 
     def _finish(self, restoration: Restoration) -> None:

@@ -140,7 +140,8 @@ class UnsavedCorrections:
         layer.events.labels_update.connect(self._take_stroke)
         layer.events.set_data.connect(self._take_undo)
         layer.events.data.connect(self._take_data)
-        layer.events.features.connect(self._take_table)
+        layer.events.features.connect(self._take_looks)
+        layer.events.name.connect(self._take_looks)
 
     def _take_removed(self, event: Any) -> None:
         watched = self._watched.get(event.value)
@@ -170,7 +171,7 @@ class UnsavedCorrections:
         self._painted(layer, list(tiles_in(box)), whole=False)
 
     def _painted(self, layer: Labels, tiles: Sequence[Tile], *, whole: bool = True) -> None:
-        watched = self._watched.get(layer)
+        watched = self._of(layer)
         if watched is None or not tiles:
             return
         watched.painted = datetime.now(UTC)
@@ -195,38 +196,39 @@ class UnsavedCorrections:
 
     def _take_undo(self, event: Any) -> None:
         """Look again at what was ever painted: napari tells nothing else of undo and redo."""
-        watched = self._watched.get(event.source)
+        watched = self._of(event.source)
         if watched is not None and watched.begun:
             self._mark(event.source, watched, (), later=watched.touched, about=False)
 
     def _take_written(self, layer: Labels, index: PlaneIndex) -> None:
         """Take in what the plugin itself has changed."""
-        watched = self._watched.get(layer)
+        watched = self._of(layer)
         if watched is not None and watched.begun:
             self._mark(layer, watched, (), later=_tiles_of(index))
 
-    def _take_table(self, event: Any) -> None:
-        watched = self._watched.get(event.source)
+    def _take_looks(self, event: Any) -> None:
+        watched = self._of(event.source)
         if watched is not None and watched.begun:
             self._mark(event.source, watched, ())
 
     def _take_data(self, event: Any) -> None:
-        """Somebody has put another array into the layer: that is work, too."""
-        layer = event.source
+        self._of(event.source)
+
+    def _of(self, layer: Labels) -> _Watched | None:
+        """What is known of a layer, after a look whether somebody has put another array into it."""
         watched = self._watched.get(layer)
         if watched is None or watched.labels is layer.data:
-            return
-        old = watched.labels
-        same = (old.shape, old.dtype) == (layer.data.shape, layer.data.dtype)
-        if watched.begun and same:
-            watched.labels = layer.data
+            return watched
+        old, watched.labels = watched.labels, layer.data
+        if watched.begun and (old.shape, old.dtype) == (layer.data.shape, layer.data.dtype):
             known = [tile for index in self._known(layer) for tile in _tiles_of(index)]
             self._painted(layer, [*watched.touched, *known])
-            return
-        # What was kept has another shape and stays as it is; the new array is another entry.
-        self._watched[layer] = watched = _Watched(layer.data)
+            return watched
+        # What was kept has another shape or type and stays as it is; the array is another entry.
+        watched = self._watched[layer] = _Watched(layer.data)
         if layer.data.ndim >= 2 and layer.data.any():
             self._painted(layer, list(tiles_in([slice(0, n) for n in layer.data.shape])))
+        return watched
 
     def _mark(
         self,
