@@ -30,6 +30,7 @@ from clsclip.errors import (
 )
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
+from napari_clsclip._adjustments import Adjustments
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
@@ -123,6 +124,7 @@ class SegmentTab(QWidget):
         self.segment_button.clicked.connect(self.segment)
         self.cancel_button.clicked.connect(self.cancel)
         self.threshold.valueChanged.connect(self._apply_threshold)
+        self._follow_undo()
         self.options.objects_changed.connect(self._apply_objects)
         connection.status_changed.connect(self._take_models)
         self._take_models(connection.status)
@@ -310,7 +312,7 @@ class SegmentTab(QWidget):
         layer = self.results.current()
         objects = None if layer is None else self.results.objects(layer)
         if objects is not None:
-            objects.settings = self.options.objects()
+            self.results.set_object_settings(layer, self.options.objects())
             self._object_updates.schedule()
 
     def _show_objects(self, layer: Labels) -> None:
@@ -329,12 +331,29 @@ class SegmentTab(QWidget):
         if isinstance(active, Image) and active in self.image.choices:
             self.image.value = active
         elif isinstance(active, Labels) and active is self.results.current():
-            self.threshold.blockSignals(True)
-            self.threshold.setValue(self.results.threshold(active))
-            self.threshold.blockSignals(False)
-            objects = self.results.objects(active)
-            if objects is not None:
-                self.options.show_objects(objects.settings)
+            self.results.steps.end_adjustment()
+            self._show_settings(active)
+
+    def _show_settings(self, layer: Labels) -> None:
+        """Show the threshold of a result, and what its objects are found with."""
+        self.threshold.blockSignals(True)
+        self.threshold.setValue(self.results.threshold(layer))
+        self.threshold.blockSignals(False)
+        objects = self.results.objects(layer)
+        if objects is not None:
+            self.options.show_objects(objects.settings)
+
+    def _follow_undo(self) -> None:
+        Adjustments(self.threshold, self.results.steps)
+        self.results.restored.append(self._show_restored)
+        self.destroyed.connect(self.results.forget_listeners)
+
+    def _show_restored(self, layer: Labels) -> None:
+        """Let everything follow a layer of which a step was undone, or done again."""
+        if layer is self.results.current():
+            self._show_settings(layer)
+        self._hidden_planes_timer.start()
+        self._object_updates.schedule()
 
     def _follow_image(self, image: Image | None) -> None:
         self.channels.follow(image)

@@ -16,7 +16,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_clsclip._unsaved_files import Kept, KeptFolder, KeptSession, Tile
+from napari_clsclip._kept import Kept
+from napari_clsclip._unsaved_files import KeptFolder, KeptSession, Tile
 
 QUIET_SECONDS: Final = 1.0
 """How long nothing must have been painted until it is written."""

@@ -19,21 +19,12 @@ from numpy.typing import NDArray
 from clsclip.errors import InvalidImageError
 from napari_clsclip._acceptance import Acceptance
 from napari_clsclip._image_fingerprint import fingerprint
+from napari_clsclip._kept import Kept, KeptImage, KeptPlacement, KeptResult, Position
 from napari_clsclip._layers import PlaneIndex, displayed_index
 from napari_clsclip._result_looks import METADATA_KEY
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._save_events import on_save
-from napari_clsclip._unsaved_files import (
-    Kept,
-    KeptFolder,
-    KeptImage,
-    KeptPlacement,
-    KeptResult,
-    Position,
-    Tile,
-    tiles_in,
-    unsaved_folder,
-)
+from napari_clsclip._unsaved_files import KeptFolder, Tile, tiles_in, unsaved_folder
 from napari_clsclip._unsaved_journal import Entry, Journal
 
 Box = tuple[slice, ...]

@@ -16,19 +16,14 @@ from numpy.typing import NDArray
 
 from clsclip.errors import ClsClipError, FileError, InvalidImageError
 from napari_clsclip._image_fingerprint import fingerprint
+from napari_clsclip._kept import Kept, KeptResult
 from napari_clsclip._layers import Placement, displayed_plane
 from napari_clsclip._object_planes import ObjectPlanes
 from napari_clsclip._predicted_objects import COLUMNS
 from napari_clsclip._result_looks import METADATA_KEY, new_layer
 from napari_clsclip._result_patches import Identity, Result
 from napari_clsclip._results import ResultLayers
-from napari_clsclip._unsaved_files import (
-    Kept,
-    KeptFolder,
-    KeptResult,
-    KeptSession,
-    dead_sessions,
-)
+from napari_clsclip._unsaved_files import KeptFolder, KeptSession, dead_sessions
 from napari_clsclip._unsaved_layers import UnsavedCorrections, image_array
 
 

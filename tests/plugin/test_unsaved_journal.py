@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 
 from clsclip.errors import FileError
 from napari_clsclip._image_fingerprint import fingerprint
+from napari_clsclip._kept import Kept, KeptPlacement
 from napari_clsclip._unsaved_files import (
     TILE_PIXELS,
-    Kept,
     KeptFolder,
-    KeptPlacement,
     KeptSession,
     Tile,
     dead_sessions,
