@@ -34,9 +34,8 @@ class Adjustments(QObject):
         slider.valueChanged.connect(self._rest)
 
     def _begin(self) -> None:
-        self._held = True
+        self._held = True  # the value may have jumped to the mouse already: the same step
         self._rest_timer.stop()
-        self._steps.end_adjustment()
 
     def _end(self) -> None:
         self._held = False
