@@ -12,8 +12,9 @@ from qtpy.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout
 from clsclip.errors import ClsClipError
 from napari_clsclip._message import Message
 from napari_clsclip._results import ResultLayers
+from napari_clsclip._unsaved_files import Offer
 from napari_clsclip._unsaved_layers import UnsavedCorrections
-from napari_clsclip._unsaved_restore import Offer, Restoration, Search
+from napari_clsclip._unsaved_restore import Restoration, Search
 
 POLL_MILLISECONDS: Final = 50
 
@@ -37,7 +38,7 @@ class UnsavedBar(QFrame):
         self._viewer = viewer
         self._results = results
         self._unsaved = unsaved
-        self._offers: list[Offer] = []
+        self._offers = unsaved.offers
         self._restoration: Restoration | None = None
         self._asks = False
         self.setFrameShape(QFrame.Shape.StyledPanel)

@@ -225,6 +225,14 @@ class KeptFolder:
         temporary.replace(self.path / name)
 
 
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """Corrections of one layer that an earlier napari kept, and that can be restored."""
+
+    folder: KeptFolder
+    kept: Kept
+
+
 class KeptSession:
     """The folder of one viewer: its lock, and one folder per layer.
 

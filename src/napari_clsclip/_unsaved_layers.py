@@ -24,7 +24,7 @@ from napari_clsclip._layers import PlaneIndex, displayed_index
 from napari_clsclip._result_looks import METADATA_KEY
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._save_events import on_save
-from napari_clsclip._unsaved_files import KeptFolder, Tile, tiles_in, unsaved_folder
+from napari_clsclip._unsaved_files import KeptFolder, Offer, Tile, tiles_in, unsaved_folder
 from napari_clsclip._unsaved_journal import Entry, Journal
 
 Box = tuple[slice, ...]
@@ -57,11 +57,18 @@ class UnsavedCorrections:
     ----------
     viewer : ViewerModel
     journal : Journal
+
+    Attributes
+    ----------
+    offers : list of Offer
+        What earlier napari kept and nobody has decided about yet; for the bar, of which there may
+        be several, one after the other.
     """
 
     def __init__(self, viewer: ViewerModel, journal: Journal) -> None:
         self._viewer = weakref.ref(viewer)
         self.journal: Final = journal
+        self.offers: Final[list[Offer]] = []
         self._results: weakref.ref[ResultLayers] | None = None
         self._watched: weakref.WeakKeyDictionary[Labels, _Watched] = weakref.WeakKeyDictionary()
         viewer.layers.events.inserted.connect(self._take_inserted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,16 +22,8 @@ from napari_clsclip._predicted_objects import COLUMNS
 from napari_clsclip._result_looks import METADATA_KEY, new_layer
 from napari_clsclip._result_patches import Identity, Result
 from napari_clsclip._results import ResultLayers
-from napari_clsclip._unsaved_files import KeptFolder, KeptSession, dead_sessions
+from napari_clsclip._unsaved_files import KeptSession, Offer, dead_sessions
 from napari_clsclip._unsaved_layers import UnsavedCorrections, image_array
-
-
-@dataclass(frozen=True, eq=False)
-class Offer:
-    """Corrections of one layer that can be restored."""
-
-    folder: KeptFolder
-    kept: Kept
 
 
 class Search(threading.Thread):

@@ -321,6 +321,22 @@ def test_each_of_many_napari_at_once_gets_what_no_other_gets(tmp_path: Path) -> 
     assert len(list(dead_sessions(root))) == 12  # the killed ones have let go
 
 
+def test_normal_end_of_the_process_writes_what_is_left(tmp_path: Path) -> None:
+    (tmp_path / "about.json").write_text(about((40, 50)).model_dump_json())
+    script = (
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from napari_clsclip._kept import Kept\n"
+        "from napari_clsclip._unsaved_files import Tile\n"
+        "from napari_clsclip._unsaved_journal import Entry, Journal\n"
+        "kept = Kept.model_validate_json(Path(sys.argv[1], 'about.json').read_bytes())\n"
+        "journal = Journal(Path(sys.argv[1], 'kept'), print)\n"
+        "labels = np.full((40, 50), 3, np.uint16)\n"
+        "journal.mark(Entry(), labels, [Tile((), 0, 0)], about=kept)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=60)
+    assert_array_equal(read(tmp_path / "kept"), np.full((40, 50), 3))
+
+
 def test_marking_does_not_wait_for_the_disk(
     open_journal: Callable[..., Journal], tmp_path: Path, rng: np.random.Generator
 ) -> None:

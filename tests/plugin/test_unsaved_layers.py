@@ -344,6 +344,7 @@ def test_what_was_not_decided_is_offered_again(
     one.end()
     two, other = napari(), napari()
     assert len(bar(two).offers) == 1
+    assert len(bar(two).offers) == 1  # also by a widget that is opened again
     assert bar(other).offers == ()  # it is offered by the first
     two.end()
     three = napari()
