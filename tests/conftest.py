@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     script = Path(__file__).with_name("make_tiny_model.py")
     subprocess.run([sys.executable, str(script), str(path)], check=True, timeout=300)
     return path
+
+
+@pytest.fixture(autouse=True)
+def unsaved_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Where napari keeps unsaved corrections: not where the user's are, and not those of others."""
+    folder = tmp_path_factory.getbasetemp() / f"unsaved-{uuid.uuid4().hex}"
+    monkeypatch.setenv("NAPARI_CLSCLIP_UNSAVED", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -53,11 +53,14 @@ class AcceptRow(QWidget):
     ----------
     stored_changed : Signal
         :attr:`stored` is another now.
+    accepted : Signal(Labels, Acceptance)
+        The backend has kept a plane.
     stored : AnnotationList or None
         The latest annotations of the backend, and the words of all; None: not known yet.
     """
 
     stored_changed = Signal()
+    accepted = Signal(object, object)
 
     def __init__(
         self,
@@ -176,6 +179,7 @@ class AcceptRow(QWidget):
             if kept is not None and place is not None:
                 self._accepted.setdefault(place[0], {})[place[1]] = kept
                 self.message.show_text(_what_was_kept(kept))
+                self.accepted.emit(place[0], job.acceptance)
             self.stored = stored
             self.kept.setText(_what_is_kept(stored))
             self.stored_changed.emit()

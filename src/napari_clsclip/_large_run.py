@@ -206,7 +206,7 @@ class LargeRun:
                 layer.data = labels.levels  # an earlier run's coarsest level is not written to
                 break
         else:
-            layer = new_layer(labels.levels, self._plane, words, None)
+            layer = new_layer(labels.levels, self._plane.placement, words, None)
             layer.metadata[METADATA_KEY] = {
                 "words": list(words),
                 "model": self._request.model,

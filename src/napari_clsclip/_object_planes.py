@@ -6,6 +6,7 @@ Nothing here imports Qt or napari; see :mod:`napari_clsclip._object_updates` for
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,9 +46,12 @@ class ObjectPlanes:
     planes : dict
         The planes and regions as they were last written. They do not overlap.
     painted : int
-        The highest id that the user was seen to paint.
+        The highest id that the user was seen to paint, or that was in use and is not any more.
     repainted : set of tuple of int
         Keys of planes in which the user may have painted since.
+    restored : Table
+        Rows, with those of :meth:`table`, of objects that an earlier napari found. Their
+        probabilities are gone, so they are not measured anew.
     """
 
     threshold: float
@@ -55,6 +59,7 @@ class ObjectPlanes:
     planes: dict[Key, tuple[PlaneIndex, PredictedObjects]] = field(default_factory=dict)
     painted: int = 0
     repainted: set[Key] = field(default_factory=set)
+    restored: Table = field(default_factory=dict)
 
     def highest(self) -> int:
         """The highest id in use, or ever used, in all planes."""
@@ -85,6 +90,19 @@ class ObjectPlanes:
         del self.planes[key]
         self.repainted.discard(key)
 
+    def replace_at(
+        self, position: Position, known: Iterable[tuple[PlaneIndex, PredictedObjects]]
+    ) -> None:
+        """Put others in the place of all that there is of one plane.
+
+        Their table is looked at again, for the user may have painted in them since it was made.
+        """
+        for key in self.keys_at(position):
+            self.drop(key)
+        for index, objects in known:
+            self.planes[index.key] = (index, objects)
+            self.repainted.add(index.key)
+
     def lagging(self, first: Position | None) -> Key | None:
         """Find a plane that is not up to date; one at ``first`` if that one is not."""
         for key in (*self.keys_at(first), *self.planes):
@@ -108,6 +126,8 @@ class ObjectPlanes:
                 plane = position[0] if len(position) == 1 else ", ".join(map(str, position))
                 table["plane"] = np.full(len(table["index"]), plane)
             tables.append(table)
+        if self.restored:
+            tables.append(self.restored)
         return {column: np.concatenate([t[column] for t in tables]) for column in tables[0]}
 
     def _is_current(self, objects: PredictedObjects) -> bool:
@@ -175,13 +195,17 @@ class PlaneUpdate:
         """The same update for a plane that the user has painted meanwhile; finds nothing anew."""
         return PlaneUpdate(self._planes, self.index.key, self._labels, selected, self._found)
 
-    def write(self, labels: NDArray[Any]) -> bool | None:
+    def write(
+        self, labels: NDArray[Any], before: Callable[[NDArray[np.int32]], None] | None = None
+    ) -> bool | None:
         """Put the objects into the layer, if all is as it was when they were found.
 
         Parameters
         ----------
         labels : ndarray of int, shape of the layer
             The array of the layer now.
+        before : callable, optional
+            Called just before pixels are changed, with a copy of them.
 
         Returns
         -------
@@ -209,6 +233,8 @@ class PlaneUpdate:
                     f"The label layer holds {labels.dtype} values, too few for ids up to "
                     f"{self._result.highest:,}. Convert its data type to int32."
                 )
+            if before is not None:
+                before(self._snapshot)
             plane[...] = self._result.written
         planes.planes[self.index.key] = (self.index, self._result)
         planes.repainted.discard(self.index.key)

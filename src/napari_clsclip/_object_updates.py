@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from clsclip.errors import ClsClipError, InvalidImageError
@@ -15,6 +17,7 @@ from napari_clsclip._layers import displayed_index
 from napari_clsclip._object_planes import ObjectPlanes, PlaneUpdate, Position
 from napari_clsclip._result_looks import METADATA_KEY
 from napari_clsclip._results import ResultLayers
+from napari_clsclip._undo_history import in_stroke
 
 DEBOUNCE_MILLISECONDS: Final = 150
 """How long the slider must rest before objects are found anew."""
@@ -114,9 +117,11 @@ class ObjectUpdates(QObject):
         if self._running is None or not self._running[1].done:
             return
         reference, update = self._running
+        layer = reference()
+        if layer is not None and in_stroke(layer):
+            return  # objects and the rest of the stroke could not be undone one after the other
         self._running = None
         self._poll_timer.stop()
-        layer = reference()
         objects = None if layer is None else self._results.objects(layer)
         if layer is not None and objects is not None:
             try:
@@ -130,11 +135,12 @@ class ObjectUpdates(QObject):
     def _finish(self, layer: Labels, objects: ObjectPlanes, update: PlaneUpdate) -> None:
         if update.error is not None:
             raise update.error
-        written = update.write(layer.data)
+        written = update.write(layer.data, partial(self._remember, layer, update))
         if written is False:
             self._run(layer, update.again(int(layer.selected_label)))
         if not written or not update.changes:
             return
+        self._results.tell_written(layer, update.index)
         shown = self._shown(layer)
         complete = objects.lagging(shown) is None
         if shown == update.index.position:
@@ -146,6 +152,12 @@ class ObjectUpdates(QObject):
             if METADATA_KEY in layer.metadata:
                 layer.metadata[METADATA_KEY]["objects"] = objects.settings.model_dump()
             self.updated.emit(layer)
+
+    def _remember(self, layer: Labels, update: PlaneUpdate, pixels: NDArray[np.int32]) -> None:
+        """Let the change of a plane be undone with what caused it."""
+        step = self._results.following_step(layer)
+        if step is not None:
+            step.include(update.index, pixels)
 
     def _shown(self, layer: Labels) -> Position | None:
         """Which plane of a layer is on screen, if any."""

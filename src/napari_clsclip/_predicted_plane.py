@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.segmentation import Segmentation
 from napari_clsclip._user_pixels import UserPixels
+
+
+@dataclass(frozen=True)
+class PlaneState:
+    """What a plane remembers beside its probabilities; nothing of it changes in place.
+
+    Attributes
+    ----------
+    threshold : float, in (0, 1]
+        Threshold of the labels that were last written.
+    user : UserPixels
+    written : ndarray of uint16, shape (H, W), or None
+        The plane after the last look, if it has pixels of the user.
+    ceded : ndarray of bool, shape (H, W), or None
+        Pixels that belong to a newer prediction.
+    """
+
+    threshold: float
+    user: UserPixels
+    written: NDArray[np.uint16] | None
+    ceded: NDArray[np.bool_] | None
 
 
 class PredictedPlane:
@@ -47,8 +70,21 @@ class PredictedPlane:
             Rows and columns.
         """
         if self._ceded is None:
-            self._ceded = np.zeros(self.segmentation.probabilities.shape[1:], dtype=np.bool_)
-        self._ceded[area] = True
+            ceded = np.zeros(self.segmentation.probabilities.shape[1:], dtype=np.bool_)
+        else:
+            ceded = self._ceded.copy()
+        ceded[area] = True
+        self._ceded = ceded
+
+    @property
+    def state(self) -> PlaneState:
+        """What is remembered now, for :meth:`restore`."""
+        return PlaneState(self.threshold, self._user, self._written, self._ceded)
+
+    def restore(self, state: PlaneState) -> None:
+        """Remember what was remembered when the layer held what it is given back now."""
+        self.threshold = state.threshold
+        self._user, self._written, self._ceded = state.user, state.written, state.ceded
 
     def changes(self, labels: NDArray[np.uint16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which pixels the user has changed, and which this prediction still answers for.

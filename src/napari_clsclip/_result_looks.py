@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clsclip.config import InstanceSettings
 from clsclip.segmentation import Segmentation
 from napari_clsclip._layers import Plane
+from napari_clsclip._placement import Placement
 from napari_clsclip._predicted_objects import Table
 
 METADATA_KEY: Final = "clsclip"
@@ -35,7 +36,7 @@ _FIRST_COLORS: Final = (
 
 def new_layer(
     labels: NDArray[Any] | Sequence[Any],
-    plane: Plane,
+    placement: Placement,
     words: tuple[str, ...],
     objects: Table | None,
 ) -> Labels:
@@ -45,8 +46,8 @@ def new_layer(
     ----------
     labels : ndarray of int, or sequence of arrays of int
         Class ids, or ids of objects, of the whole image; or several resolution levels of it.
-    plane : Plane
-        What was segmented.
+    placement : Placement
+        Where the pixels of the image lie in the world.
     words : tuple of str
     objects : Table, optional
         Table of the objects, if the layer holds their ids.
@@ -62,7 +63,7 @@ def new_layer(
     return Labels(
         labels,
         name=", ".join(words),
-        **plane.placement.arguments(),
+        **placement.arguments(),
         opacity=OPACITY,
         colormap=colormap,
         features=features,

@@ -11,9 +11,11 @@ import numpy as np
 from napari.layers import Image
 from numpy.typing import NDArray
 
+from clsclip.config import InstanceSettings
 from clsclip.wire import SegmentRequest
 from napari_clsclip._layers import Plane, PlaneIndex
 from napari_clsclip._object_planes import ObjectPlanes
+from napari_clsclip._packed_states import PackedArray, PackedObjects, PackedPlane
 from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
 
@@ -57,6 +59,29 @@ class Patch:
     settings: Settings
 
 
+@dataclass(frozen=True)
+class WholeState:
+    """What is remembered of a layer, but of none of its planes in particular."""
+
+    threshold: float
+    objects: tuple[float, InstanceSettings] | None
+
+
+@dataclass(frozen=True)
+class PositionState:
+    """What is remembered of the planes and regions at one position."""
+
+    patches: tuple[tuple[Patch, PackedPlane], ...]
+    objects: tuple[tuple[PlaneIndex, PackedObjects], ...]
+    asked: dict[tuple[int, ...], Settings]
+
+    @property
+    def arrays(self) -> list[PackedArray]:
+        """What can be packed."""
+        planes = [array for _, state in self.patches for array in state.arrays]
+        return planes + [array for _, state in self.objects for array in state.arrays]
+
+
 @dataclass
 class Result:
     """What is remembered about a result layer.
@@ -70,6 +95,8 @@ class Result:
     identity : Identity
     model_version : str
     threshold : float, in (0, 1]
+    made_by : Settings
+        What the first plane of the layer was asked with.
     patches : dict of tuple of int to list of Patch
         By position.
     objects : ObjectPlanes or None
@@ -80,6 +107,7 @@ class Result:
     identity: Identity
     model_version: str
     threshold: float
+    made_by: Settings = None
     patches: dict[tuple[int, ...], list[Patch]] = field(default_factory=dict)
     objects: ObjectPlanes | None = None
     _asked: dict[tuple[int, ...], Settings] = field(default_factory=dict)
@@ -136,9 +164,54 @@ class Result:
             return [index for index, _ in self.objects.at(position)]
         return [patch.index for patch in self.patches.get(position, [])]
 
+    def everything(self) -> list[PlaneIndex]:
+        """All planes and regions that were predicted."""
+        if self.objects is not None:
+            return [index for index, _ in self.objects.planes.values()]
+        return [patch.index for patches in self.patches.values() for patch in patches]
+
     def at(self, position: tuple[int, ...]) -> bool:
         """Whether anything was predicted in a plane."""
         return bool(self.known(position))
+
+    def whole_state(self) -> WholeState:
+        """What is remembered now, for :meth:`restore_whole`."""
+        objects = self.objects
+        settings = None if objects is None else (objects.threshold, objects.settings)
+        return WholeState(self.threshold, settings)
+
+    def restore_whole(self, state: WholeState) -> None:
+        """Go back to an earlier threshold and settings; planes that have others lag behind."""
+        self.threshold = state.threshold
+        if self.objects is not None and state.objects is not None:
+            self.objects.threshold, self.objects.settings = state.objects
+
+    def state(self, position: tuple[int, ...]) -> PositionState:
+        """What is remembered of a plane now, for :meth:`restore`."""
+        patches = self.patches.get(position, [])
+        known = [] if self.objects is None else self.objects.at(position)
+        return PositionState(
+            tuple((patch, PackedPlane(patch.predicted.state)) for patch in patches),
+            tuple((index, PackedObjects(objects)) for index, objects in known),
+            {index.key: self._asked[index.key] for index, _ in known if index.key in self._asked},
+        )
+
+    def restore(self, position: tuple[int, ...], state: PositionState) -> None:
+        """Remember what was remembered when the plane held what it is given back now."""
+        for patch, plane in state.patches:
+            patch.predicted.restore(plane.get())
+        if state.patches:
+            self.patches[position] = [patch for patch, _ in state.patches]
+        else:
+            self.patches.pop(position, None)
+        if self.objects is not None:
+            self.objects.replace_at(position, [(i, packed.get()) for i, packed in state.objects])
+            self._asked.update(state.asked)
+
+    def keep_ids(self) -> None:
+        """Give no id that is in use now to another object, also once it is not in use any more."""
+        if self.objects is not None:
+            self.objects.painted = self.objects.highest()
 
     def takes(self, index: PlaneIndex) -> bool:
         """Whether a plane or region may be put here: whether it cuts through no other objects."""

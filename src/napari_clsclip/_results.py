@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 
+from clsclip.config import InstanceSettings
 from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import SegmentRequest
+from napari_clsclip._layer_steps import LayerStep, LayerSteps
 from napari_clsclip._layers import Plane, PlaneIndex, displayed_index
 from napari_clsclip._object_planes import ObjectPlanes
 from napari_clsclip._predicted_objects import PredictedObjects
@@ -35,12 +37,24 @@ class ResultLayers:
     ----------
     viewer : ViewerModel
         Where new layers go.
+
+    Attributes
+    ----------
+    written : list of callable
+        Each is called with a layer and the plane or region of it in which pixels were written.
+    restored : list of callable
+        Each is called with a layer of which a step of the plugin was undone, or done again.
+    steps : LayerSteps
+        What can be undone. A new layer is none: it can be removed.
     """
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._results: weakref.WeakKeyDictionary[Labels, Result] = weakref.WeakKeyDictionary()
         self._latest: weakref.ref[Labels] | None = None
+        self.written: Final[list[Callable[[Labels, PlaneIndex], None]]] = []
+        self.restored: Final[list[Callable[[Labels], None]]] = []
+        self.steps: Final = LayerSteps(self._take_restored)
         threading.Thread(target=_import_ahead, name="clsclip-import", daemon=True).start()
 
     def add(
@@ -86,9 +100,10 @@ class ResultLayers:
         layer = self._find(image, plane, segmentation, objects is not None)
         if layer is not None:
             result = self._results[layer]
+            step = self.steps.begin(layer, result)
             if objects is not None and result.objects is not None:
                 result.objects.settings = objects.settings
-            self._place(layer, plane, predicted, threshold, request)
+            self._place(layer, plane, predicted, threshold, request, step)
             layer.refresh(extent=False)
         else:
             labels = plane.blank_labels(_CLASS_DTYPE if objects is None else _OBJECT_DTYPE)
@@ -98,11 +113,12 @@ class ResultLayers:
                 identity_of(plane, words, model, objects is not None),
                 segmentation.model_version,
                 threshold,
+                settings_of(request, plane),
             )
             written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
             written.write_first(plane.index.view(labels))
             table = None if result.objects is None else result.objects.table()
-            layer = new_layer(labels, plane, words, table)
+            layer = new_layer(labels, plane.placement, words, table)
             layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
             self._results[layer] = result
             self._viewer.add_layer(layer)
@@ -135,7 +151,10 @@ class ResultLayers:
             return False
         if isinstance(predicted, PredictedPlane) and predicted.threshold != result.threshold:
             predicted = PredictedPlane(predicted.segmentation, result.threshold)
-        self._place(layer, plane, predicted, result.threshold, request)
+        asked = settings_of(request, plane)
+        # The planes of the run that made the layer are no step, as its first plane is none.
+        step = None if asked == result.made_by else self.steps.begin(layer, result, asked)
+        self._place(layer, plane, predicted, result.threshold, request, step)
         if self._displayed_position(layer) == plane.index.position:
             layer.refresh(extent=False)
         return True
@@ -208,6 +227,32 @@ class ResultLayers:
         result = self._results.get(layer)
         return [] if result is None else result.known(position)
 
+    def everything(self, layer: Labels) -> list[PlaneIndex]:
+        """Return all planes and regions that were predicted in a layer."""
+        result = self._results.get(layer)
+        return [] if result is None else result.everything()
+
+    def identity(self, layer: Labels) -> Identity | None:
+        """Return what the planes of a result layer have in common; None if it is no result."""
+        result = self._results.get(layer)
+        return None if result is None else result.identity
+
+    def restore(self, layer: Labels, result: Result) -> None:
+        """Know a layer again that was a result of an earlier napari, without its probabilities.
+
+        What is in it is never overwritten. Planes that are still blank can be filled.
+        """
+        self._results[layer] = result
+
+    def tell_written(self, layer: Labels, index: PlaneIndex) -> None:
+        """Tell those who want to know that pixels of a plane or region were written."""
+        for listener in self.written:
+            listener(layer, index)
+
+    def forget_listeners(self) -> None:
+        """Tell nobody any more that something was undone: the widget has gone."""
+        self.restored.clear()
+
     def objects(self, layer: Labels) -> ObjectPlanes | None:
         """Return the objects of a result layer; None if it holds classes, or is no result."""
         result = self._results.get(layer)
@@ -222,8 +267,9 @@ class ResultLayers:
     def set_threshold(self, layer: Labels, threshold: float) -> None:
         """Change the threshold of a result layer; pixels that the user changed stay.
 
-        The plane on screen changes at once, :meth:`update_hidden_plane` does the others. Objects
-        are left to :class:`~napari_clsclip._object_updates.ObjectUpdates`.
+        The plane on screen changes at once, :meth:`update_hidden_plane` does the others. Calls
+        until :meth:`LayerSteps.end_adjustment` are one step to be undone. Objects are left to
+        :class:`~napari_clsclip._object_updates.ObjectUpdates`.
 
         Parameters
         ----------
@@ -232,6 +278,10 @@ class ResultLayers:
         threshold : float, in (0, 1]
         """
         result = self._results[layer]
+        if not result.everything():  # it was restored without its probabilities
+            result.threshold = threshold
+            return
+        step = self.steps.adjust(layer, result)
         result.threshold = threshold
         if METADATA_KEY in layer.metadata:
             layer.metadata[METADATA_KEY]["threshold"] = threshold
@@ -240,8 +290,22 @@ class ResultLayers:
             return
         position = self._displayed_position(layer)
         if position in result.patches:
+            for patch in result.patches[position]:
+                if layer.data.shape == patch.index.shape:
+                    step.include(patch.index)
             self._write(layer, position)
             layer.refresh(extent=False)
+
+    def set_object_settings(self, layer: Labels, settings: InstanceSettings) -> None:
+        """Change what the objects of a result layer are found with; they follow a moment later."""
+        result = self._results[layer]
+        if result.objects is not None and result.objects.settings != settings:
+            self.steps.adjust(layer, result)
+            result.objects.settings = settings
+
+    def following_step(self, layer: Labels) -> LayerStep | None:
+        """Return the step that objects belong to which were found just now."""
+        return self.steps.follow(layer, self._results[layer])
 
     def update_hidden_plane(self) -> bool:
         """Bring one plane that lags behind its layer's threshold up to date.
@@ -265,14 +329,24 @@ class ResultLayers:
         predicted: Prediction,
         threshold: float,
         request: SegmentRequest | None,
+        step: LayerStep | None,
     ) -> None:
-        """Put a plane into an existing layer."""
+        """Put a plane into an existing layer, as a part of a step."""
         result = self._results[layer]
+        if step is not None:
+            step.include(plane.index)
         written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
         written.write_first(plane.index.view(layer.data))
         if result.objects is not None:
             layer.features = result.objects.table()
         layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
+        self.tell_written(layer, plane.index)
+
+    def _take_restored(self, layer: Labels, areas: list[PlaneIndex]) -> None:
+        for index in areas:
+            self.tell_written(layer, index)
+        for listener in self.restored:
+            listener(layer)
 
     def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
         try:
@@ -285,6 +359,7 @@ class ResultLayers:
         for patch in tuple(result.patches[position]):
             if layer.data.shape == patch.index.shape:
                 patch.predicted.write(patch.index.view(layer.data), result.threshold)
+                self.tell_written(layer, patch.index)
             else:  # the user has put other data into the layer
                 result.patches.pop(position, None)
 

@@ -30,6 +30,7 @@ from clsclip.errors import (
 )
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest, parse_words
+from napari_clsclip._adjustments import Adjustments
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
@@ -125,6 +126,7 @@ class SegmentTab(QWidget):
         self.segment_button.clicked.connect(self.segment)
         self.cancel_button.clicked.connect(self.cancel)
         self.threshold.valueChanged.connect(self._apply_threshold)
+        self._follow_undo()
         self.options.objects_changed.connect(self._apply_objects)
         connection.status_changed.connect(self._take_models)
         self._take_models(connection.status)
@@ -311,7 +313,7 @@ class SegmentTab(QWidget):
         layer = self.results.current()
         objects = None if layer is None else self.results.objects(layer)
         if objects is not None:
-            objects.settings = self.options.objects()
+            self.results.set_object_settings(layer, self.options.objects())
             self._object_updates.schedule()
 
     def _show_objects(self, layer: Labels) -> None:
@@ -332,10 +334,27 @@ class SegmentTab(QWidget):
         elif (fixed := fixed_threshold(active)) is not None:
             self._show_threshold(fixed)
         elif isinstance(active, Labels) and active is self.results.current():
-            self._show_threshold(self.results.threshold(active))
-            objects = self.results.objects(active)
-            if objects is not None:
-                self.options.show_objects(objects.settings)
+            self.results.steps.end_adjustment()
+            self._show_settings(active)
+
+    def _show_settings(self, layer: Labels) -> None:
+        """Show the threshold of a result, and what its objects are found with."""
+        self._show_threshold(self.results.threshold(layer))
+        objects = self.results.objects(layer)
+        if objects is not None:
+            self.options.show_objects(objects.settings)
+
+    def _follow_undo(self) -> None:
+        Adjustments(self.threshold, self.results.steps)
+        self.results.restored.append(self._show_restored)
+        self.destroyed.connect(self.results.forget_listeners)
+
+    def _show_restored(self, layer: Labels) -> None:
+        """Let everything follow a layer of which a step was undone, or done again."""
+        if layer is self.results.current():
+            self._show_settings(layer)
+        self._hidden_planes_timer.start()
+        self._object_updates.schedule()
 
     def _show_threshold(self, threshold: float) -> None:
         self.threshold.blockSignals(True)

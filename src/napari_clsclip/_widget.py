@@ -21,6 +21,8 @@ from napari_clsclip._connection import BackendConnection, shared_connection
 from napari_clsclip._learn_tab import LearnTab
 from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._supervisor import BackendState, BackendStatus
+from napari_clsclip._unsaved_bar import UnsavedBar
+from napari_clsclip._unsaved_layers import unsaved_corrections
 
 _DOT_COLORS: Final = {
     BackendState.OFF: "#868e96",
@@ -48,12 +50,17 @@ class ClsClipWidget(QWidget):
         self.status_line = BackendStatusLine(connection)
         self.segment_tab = SegmentTab(viewer, connection)
         self.learn_tab = LearnTab(viewer, connection, self.segment_tab)
+        unsaved, results = unsaved_corrections(viewer), self.segment_tab.results
+        unsaved.follow(results)
+        self.learn_tab.accept_row.accepted.connect(unsaved.accepted)
+        self.unsaved_bar = UnsavedBar(viewer, results, unsaved)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self.segment_tab, "Segment")
         self.tabs.addTab(self.learn_tab, "Learn")
         layout = QVBoxLayout(self)
         layout.addWidget(self.status_line)
+        layout.addWidget(self.unsaved_bar)
         layout.addWidget(self.tabs)
         self.setMinimumWidth(300)
         connection.start()  # so that the models are loaded while the first word is typed

@@ -213,6 +213,8 @@ def test_painted_pixels_survive_the_threshold_and_undo_still_works(
     results.set_threshold(layer, 0.9)
     assert_array_equal(layer.data, np.where(painted, 7, predicted.labels(0.9)))
     layer.undo()
+    assert_array_equal(layer.data, np.where(painted, 7, predicted.labels(0.5)))
+    layer.undo()
     results.set_threshold(layer, 0.2)
     assert_array_equal(layer.data, predicted.labels(0.2))
 
