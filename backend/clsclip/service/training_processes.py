@@ -244,7 +244,7 @@ class TrainingProcesses:
         write_process(run, process.pid)
         if os.name == "posix":
             with contextlib.suppress(psutil.Error):  # it has ended already, and its log says why
-                psutil.Process(process.pid).nice(NICENESS)
+                psutil.Process(process.pid).nice(min(psutil.Process().nice() + NICENESS, 19))
         watcher = threading.Thread(
             target=_watch, args=(process, run), name=f"training {run.name}", daemon=True
         )

@@ -236,7 +236,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
                 [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
                 known=known, count=plan.remembered(side), size=side,
                 rng=np.random.default_rng((*seed, side)),
-                check=lambda: None if int(best.step) else session.check(),
+                check=lambda: None if clock.step else session.check(),
             ),
             lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
         )  # fmt: skip
