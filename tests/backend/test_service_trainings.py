@@ -71,8 +71,8 @@ def accepted(tmp_path: Path, rng: np.random.Generator) -> None:
             store.add(Correction(image, disk.astype(np.uint8), ("blob",)))
 
 
-def post(http: httpx.Client, model: Path, **changes: Any) -> httpx.Response:
-    asked = {"words": ["blob"], "model": str(model), "minutes": 0.1, **changes}
+def post(http: httpx.Client, start_from: Path, /, **changes: Any) -> httpx.Response:
+    asked = {"words": ["blob"], "minutes": 0.1, "model": str(start_from), **changes}
     return http.post("/v1/trainings", json=asked)
 
 
