@@ -107,12 +107,12 @@ class Acceptance(threading.Thread):
         super().__init__(name="acceptance", daemon=True)
         self.accepted: list[Annotation] = []
         self.unanswered = 0
-        self._backend, self._stop = backend, threading.Event()
+        self._backend, self._over = backend, threading.Event()
 
     def run(self) -> None:
         """Accept until it is told to stop."""
         number = 0
-        while not self._stop.wait(PACE):
+        while not self._over.wait(PACE):
             number += 1
             with suppress(httpx.HTTPError), self._backend.client() as client:
                 self.unanswered += 1
@@ -123,7 +123,7 @@ class Acceptance(threading.Thread):
 
     def stop(self) -> None:
         """Accept no more."""
-        self._stop.set()
+        self._over.set()
         self.join()
 
 
