@@ -40,7 +40,7 @@ from clsclip.wire_training import Training, TrainingList, VersionList
 
 TOKEN = "kills"
 SIDE = 64
-PAUSES = (0.05, 8.0)
+PAUSES = (0.05, 15.0)
 """Seconds between two kills, at random: from the start of a process to the middle of its work."""
 
 PACE = 0.5
