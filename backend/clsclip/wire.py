@@ -19,7 +19,8 @@ boxes and :class:`PlanePart` is not sent, nor are reasons, proposals and owners 
 none: without regions and parts, plugins and backends of before there were any understand. With
 them, an older backend refuses the key by name.
 
-Annotations have routes of their own, see :mod:`clsclip.wire_annotations`.
+Annotations have routes of their own, see :mod:`clsclip.wire_annotations`; so have trainings and
+the versions that they make, see :mod:`clsclip.wire_training`.
 
 ``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
 :mod:`clsclip.errors`. Nothing here imports torch.
@@ -121,7 +122,7 @@ class ModelInfo(Message):
 
 
 class ModelList(Message):
-    """Answer of ``GET /v1/models``; the default model comes first."""
+    """Answer of ``GET /v1/models``; the active version comes first, then the bundled model."""
 
     models: tuple[ModelInfo, ...]
 

@@ -24,7 +24,7 @@ from clsclip.config import DEFAULT_MODEL, Settings
 from clsclip.errors import BusyError, ClsClipError, FileError
 from clsclip.model.atomic import write_atomically
 from clsclip.model.config import CONFIG_FILE
-from clsclip.model.report import read_report
+from clsclip.model.report import REPORT_FILE, read_report
 from clsclip.model.run_state import RunState, read_state
 from clsclip.wire import describe_validation
 
@@ -94,7 +94,8 @@ def finished(folder: Path) -> RunState | None:
         _log.warning("%s", error.message)
         return None
     ended = state is not None and state.state in ("done", "cancelled")
-    return state if ended and (folder / CONFIG_FILE).is_file() else None
+    complete = all((folder / name).is_file() for name in (CONFIG_FILE, REPORT_FILE))
+    return state if ended and complete else None
 
 
 def new_version(model: str, taken: Collection[str] = ()) -> Path:

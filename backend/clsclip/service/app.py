@@ -32,7 +32,7 @@ from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.jobs import JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.ranking import ranking_routes
 from clsclip.service.security import HostCheck, require_token
-from clsclip.service.training_processes import COMMAND, TrainingProcesses, settle_or_warn
+from clsclip.service.training_processes import TrainingProcesses, settle_or_warn
 from clsclip.service.trainings import training_routes
 from clsclip.service.waiting import RequestId, read_segment_request, wait_for
 from clsclip.wire import (
@@ -58,7 +58,7 @@ def create_app(
     settings: BackendSettings,
     token: str,
     load_predictor: LoadPredictor | None = None,
-    train_command: Sequence[str] = COMMAND,
+    train_command: Sequence[str] | None = None,
 ) -> FastAPI:
     """Build the service.
 
@@ -71,8 +71,8 @@ def create_app(
     load_predictor : LoadPredictor, optional
         Loads the models that requests name; by default :class:`PartPredictor
         <clsclip.predict.parts.PartPredictor>`.
-    train_command : sequence of str
-        What runs a training, before the arguments of ``napari-clsclip-train``.
+    train_command : sequence of str, optional
+        What runs a training; see :class:`~clsclip.service.training_processes.TrainingProcesses`.
 
     Returns
     -------

@@ -155,8 +155,9 @@ def _reason(run: Path, state: RunState) -> str:
     lines = _log_lines(run)[-LAST_LINES:]
     said = "\n".join(lines) if lines else "Nothing; it did not come to say anything."
     return (
-        "The process of this training ended before it was done. Resume goes on from its last "
-        f"checkpoint. Last lines of its log:\n{said}"
+        "The process of this training ended before it was done: it was killed, the memory ran out, "
+        f"or the machine stopped. Resume goes on from its last checkpoint. Last lines of its log:\n"
+        f"{said}"
     )
 
 

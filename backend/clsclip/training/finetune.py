@@ -48,7 +48,7 @@ from clsclip.training.corrections import Correction
 from clsclip.training.finetune_settings import FinetuneSettings, Plan
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
-from clsclip.training.holdout import Question, judge, known_questions, measure, split, split_joining
+from clsclip.training.holdout import Question, judge, known_questions, measure
 from clsclip.training.lesson_loss import LessonLoss
 from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
@@ -183,9 +183,9 @@ class _Session:
 def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
     lesson = Taught.of(settings)
     database = database_url(settings.database)
-    words, corrections = lesson.read(session.tell, database)
-    parted = split_joining if lesson.store else split
-    learnt, held_out = parted(corrections, settings.holdout, settings.seed)
+    material = lesson.read(session.tell, database)
+    words = material.words
+    learnt, held_out = material.split(settings.holdout, settings.seed)
     device = choose_device(settings.device)
     folder = find_model(settings.model)
     taught = tuple(each for each in earlier_lessons(read_config(folder)) if each != lesson)
@@ -231,7 +231,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
             lambda side: Memory(
                 older, words, count=plan.remembered(side), size=side,
                 rng=np.random.default_rng((*seed, side)),
-                check=lambda: None if int(best.step) else session.check(),
+                check=lambda: None if clock.step else session.check(),
             ),
             lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
         )  # fmt: skip
