@@ -68,7 +68,9 @@ class CurvePoint(Message):
         None, description="Mean IoU of the learnt words on the held-out images, 0 to 1."
     )
     old_iou: float | None = Field(
-        None, description="Mean IoU of the words that the older version knew, 0 to 1."
+        None,
+        description="Mean IoU of the learnt words where the older version knew them already, on "
+        "drawn scenes and images of earlier lessons, 0 to 1. Other words cannot change.",
     )
 
 
@@ -78,7 +80,9 @@ class Change(Message):
     word: str
     before: float | None
     after: float | None
-    learnt: bool = Field(description="Whether it was learnt now; else a word known before.")
+    learnt: bool = Field(
+        description="On held-out images; else where the word was known before, see CurvePoint."
+    )
 
 
 class Training(Message):
