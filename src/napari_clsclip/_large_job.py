@@ -29,8 +29,8 @@ from napari_clsclip._segment_job import SegmentJob, read_plane
 from napari_clsclip._supervisor import BackendSupervisor
 
 FINE_ZOOM: Final = 1 / 8
-"""Words whose smallest zoom is below this are looked for in one piece, in a reduced plane: around
-blocks, windows would reach too far."""
+"""Words with a zoom below this are looked for in one piece, in a reduced plane: around blocks,
+windows would reach too far."""
 
 LARGEST_REDUCED: Final = 2**25
 """Pixels of a reduced plane that is sent in one request."""
@@ -403,7 +403,7 @@ def _corner(size: tuple[int, int]) -> Region:
 
 
 def _is_fine(zooms: tuple[float, ...]) -> bool:
-    return min(zooms) >= FINE_ZOOM
+    return max(zooms) >= FINE_ZOOM
 
 
 def _enlarged(factor: int, probabilities: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:
