@@ -38,6 +38,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=8_000)
     parser.add_argument("--repeat", type=int, default=1, help="the plane, N times down and across")
     parser.add_argument("--zoom", type=float, default=0.0, help="default: chosen for the plane")
+    parser.add_argument("--blocks", type=int, default=0, help="cancel after so many; default: all")
     parser.add_argument("--folder", type=Path, help="for the image; kept and used again")
     parser.add_argument("--screenshot", type=Path, help="PNG of the window in the end")
     args = parser.parse_args()
@@ -81,8 +82,12 @@ def measure(path: Path, args: argparse.Namespace) -> None:
     began = time.monotonic()
     tab.segment_button.click()
     timer.start()
+    run = tab._job
     while tab.busy:
         application.processEvents()
+        segmenting = "block" in run.message(tab._connection.status)
+        if tab.busy and args.blocks and segmenting and run.progress.done >= args.blocks:
+            tab.cancel()
         time.sleep(0.002)
     seconds = time.monotonic() - began
     timer.stop()
@@ -92,7 +97,8 @@ def measure(path: Path, args: argparse.Namespace) -> None:
     work = 1000 * np.diff(ticks)
     print(tab.message.text())
     print(f"zooms {viewer.layers[args.word].metadata['clsclip']['zooms']}")
-    print(f"{side} x {side}: {seconds:.0f} s, {side**2 / 1e6 / seconds:.2f} Mpx/s")
+    pixels = side**2 * run.progress.done / run.progress.total
+    print(f"{side} x {side}: {seconds:.0f} s, {pixels / 1e6 / seconds:.2f} megapixels/s")
     print(f"peak memory of napari above an open window ({memory.idle:.0f} MiB): {used:.0f} MiB")
     print(f"labels on disk: {stored / side**2:.4f} bytes per pixel")
     print(f"Qt thread between ticks: 95 of 100 under {np.percentile(work, 95):.0f} ms, "

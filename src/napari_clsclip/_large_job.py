@@ -29,8 +29,8 @@ from napari_clsclip._segment_job import SegmentJob, read_plane
 from napari_clsclip._supervisor import BackendSupervisor
 
 FINE_ZOOM: Final = 1 / 8
-"""Words whose smallest zoom is below this are looked for in one piece, in a reduced plane: around
-blocks, windows would reach too far."""
+"""Words with a zoom below this are looked for in one piece, in a reduced plane: around blocks,
+windows would reach too far."""
 
 LARGEST_REDUCED: Final = 2**25
 """Pixels of a reduced plane that is sent in one request."""
@@ -41,6 +41,10 @@ windows are looked at for two blocks."""
 
 SMALLEST_BLOCK: Final = 1024
 LARGEST_BLOCK: Final = 4096
+"""Rows and columns of a block, whatever the zoom."""
+
+LEAST_BLOCK: Final = 16
+"""The same where planes are called large that are not."""
 
 READ_BYTES: Final = 256 * 2**20
 """Bytes of a block and its halo; if they are more, blocks are smaller."""
@@ -228,7 +232,7 @@ class LargeJob:
         core = 2 ** int(np.log2(min(max(side, SMALLEST_BLOCK), LARGEST_BLOCK)))
         while core > SMALLEST_BLOCK and (core + 2 * halo) ** 2 * pixel_bytes > READ_BYTES:
             core //= 2
-        while core > 1 and 4 * core**2 > self._large_from:
+        while core > LEAST_BLOCK and 4 * core**2 > self._large_from:
             core //= 2
         return BlockPlan(core, passes)
 
@@ -399,7 +403,7 @@ def _corner(size: tuple[int, int]) -> Region:
 
 
 def _is_fine(zooms: tuple[float, ...]) -> bool:
-    return min(zooms) >= FINE_ZOOM
+    return max(zooms) >= FINE_ZOOM
 
 
 def _enlarged(factor: int, probabilities: NDArray[np.uint8], block: Block) -> NDArray[np.uint8]:

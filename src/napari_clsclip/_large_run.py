@@ -141,8 +141,6 @@ class LargeRun:
         count = len(labels.done)
         if count == self._shown or (now < self._next_look and not all_of_them):
             return
-        if self._ends and self._ends[-1][1] == count:
-            return
         self._ends.append((now, count))
         if self._shown >= 0:
             self.layer.refresh(extent=False)
