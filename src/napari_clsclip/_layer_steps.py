@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from napari.layers import Labels
@@ -92,12 +92,18 @@ class LayerSteps:
 
     Parameters
     ----------
-    restored : callable
-        See :class:`LayerStep`.
+    tell_written : callable
+        Called with a layer and each plane or region that an undo or redo has written.
+
+    Attributes
+    ----------
+    restored : list of callable
+        Each is called with a layer of which a step was undone, or done again.
     """
 
-    def __init__(self, restored: Callable[[Labels, list[PlaneIndex]], None]) -> None:
-        self._restored = restored
+    def __init__(self, tell_written: Callable[[Labels, PlaneIndex], None]) -> None:
+        self.restored: Final[list[Callable[[Labels], None]]] = []
+        self._tell_written = tell_written
         self._latest: weakref.WeakKeyDictionary[Labels, LayerStep] = weakref.WeakKeyDictionary()
         self._adjustments = 0
 
@@ -123,6 +129,16 @@ class LayerSteps:
     def end_adjustment(self) -> None:
         """Let the next change of threshold or settings be a step of its own."""
         self._adjustments += 1
+
+    def forget_listeners(self) -> None:
+        """Tell nobody any more of undo and redo: the widget has gone."""
+        self.restored.clear()
+
+    def _restored(self, layer: Labels, areas: list[PlaneIndex]) -> None:
+        for index in areas:
+            self._tell_written(layer, index)
+        for listener in self.restored:
+            listener(layer)
 
     def follow(self, layer: Labels, result: Result) -> LayerStep | None:
         """Go on with the latest step, of which a worker thread has finished a plane now.

@@ -92,7 +92,7 @@ class PlanesRun:
         self._segmented = self._painted = 0
         self._failed: list[tuple[Plane, InvalidImageError]] = []
         self._error: Exception | None = None
-        self._cancelled = self._layer_removed = False
+        self._cancelled = self._layer_removed = self._made_layer = False
         self._ends: deque[float] = deque(maxlen=_TIMED_PLANES + 1)
         self._began = time.monotonic()
         self._layer_threshold = threshold()
@@ -220,7 +220,9 @@ class PlanesRun:
             self._again, self._earlier = self._earlier, []
             layer = None
         if layer is not None:
-            filled = self._results.fill(layer, plane, predicted, self._request)
+            filled = self._results.fill(
+                layer, plane, predicted, self._request, undoable=not self._made_layer
+            )
             self._segmented += filled
             self._painted += not filled
             return
@@ -233,6 +235,7 @@ class PlanesRun:
             self._error = error
             self._job.cancel()
         else:
+            self._made_layer = True
             self._segmented += 1
 
     def _new_job(self, positions: Sequence[tuple[int, ...]]) -> PlanesJob:

@@ -95,8 +95,6 @@ class Result:
     identity : Identity
     model_version : str
     threshold : float, in (0, 1]
-    made_by : Settings
-        What the first plane of the layer was asked with.
     patches : dict of tuple of int to list of Patch
         By position.
     objects : ObjectPlanes or None
@@ -107,7 +105,6 @@ class Result:
     identity: Identity
     model_version: str
     threshold: float
-    made_by: Settings = None
     patches: dict[tuple[int, ...], list[Patch]] = field(default_factory=dict)
     objects: ObjectPlanes | None = None
     _asked: dict[tuple[int, ...], Settings] = field(default_factory=dict)

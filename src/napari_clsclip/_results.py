@@ -42,8 +42,6 @@ class ResultLayers:
     ----------
     written : list of callable
         Each is called with a layer and the plane or region of it in which pixels were written.
-    restored : list of callable
-        Each is called with a layer of which a step of the plugin was undone, or done again.
     steps : LayerSteps
         What can be undone. A new layer is none: it can be removed.
     """
@@ -53,8 +51,7 @@ class ResultLayers:
         self._results: weakref.WeakKeyDictionary[Labels, Result] = weakref.WeakKeyDictionary()
         self._latest: weakref.ref[Labels] | None = None
         self.written: Final[list[Callable[[Labels, PlaneIndex], None]]] = []
-        self.restored: Final[list[Callable[[Labels], None]]] = []
-        self.steps: Final = LayerSteps(self._take_restored)
+        self.steps: Final = LayerSteps(self.tell_written)
         threading.Thread(target=_import_ahead, name="clsclip-import", daemon=True).start()
 
     def add(
@@ -113,7 +110,6 @@ class ResultLayers:
                 identity_of(plane, words, model, objects is not None),
                 segmentation.model_version,
                 threshold,
-                settings_of(request, plane),
             )
             written = result.put(plane.index, predicted, settings_of(request, plane), threshold)
             written.write_first(plane.index.view(labels))
@@ -127,7 +123,13 @@ class ResultLayers:
         return layer
 
     def fill(
-        self, layer: Labels, plane: Plane, predicted: Prediction, request: SegmentRequest
+        self,
+        layer: Labels,
+        plane: Plane,
+        predicted: Prediction,
+        request: SegmentRequest,
+        *,
+        undoable: bool = True,
     ) -> bool:
         """Put one more plane into a result layer, unless the user has painted in that plane.
 
@@ -140,6 +142,9 @@ class ResultLayers:
             See :meth:`add`.
         predicted : PredictedPlane or PredictedObjects
             Of the kind that the layer holds; classes at best prepared for its threshold.
+        undoable : bool
+            Whether it is a step that can be undone; the planes of one request are one step. Not
+            so for the run that made the layer, whose first plane is no step, either.
 
         Returns
         -------
@@ -151,9 +156,9 @@ class ResultLayers:
             return False
         if isinstance(predicted, PredictedPlane) and predicted.threshold != result.threshold:
             predicted = PredictedPlane(predicted.segmentation, result.threshold)
-        asked = settings_of(request, plane)
-        # The planes of the run that made the layer are no step, as its first plane is none.
-        step = None if asked == result.made_by else self.steps.begin(layer, result, asked)
+        step = None
+        if undoable:
+            step = self.steps.begin(layer, result, ("filled", settings_of(request, plane)))
         self._place(layer, plane, predicted, result.threshold, request, step)
         if self._displayed_position(layer) == plane.index.position:
             layer.refresh(extent=False)
@@ -249,10 +254,6 @@ class ResultLayers:
         for listener in self.written:
             listener(layer, index)
 
-    def forget_listeners(self) -> None:
-        """Tell nobody any more that something was undone: the widget has gone."""
-        self.restored.clear()
-
     def objects(self, layer: Labels) -> ObjectPlanes | None:
         """Return the objects of a result layer; None if it holds classes, or is no result."""
         result = self._results.get(layer)
@@ -341,12 +342,6 @@ class ResultLayers:
             layer.features = result.objects.table()
         layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
         self.tell_written(layer, plane.index)
-
-    def _take_restored(self, layer: Labels, areas: list[PlaneIndex]) -> None:
-        for index in areas:
-            self.tell_written(layer, index)
-        for listener in self.restored:
-            listener(layer)
 
     def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
         try:

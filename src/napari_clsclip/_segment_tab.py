@@ -346,8 +346,8 @@ class SegmentTab(QWidget):
 
     def _follow_undo(self) -> None:
         Adjustments(self.threshold, self.results.steps)
-        self.results.restored.append(self._show_restored)
-        self.destroyed.connect(self.results.forget_listeners)
+        self.results.steps.restored.append(self._show_restored)
+        self.destroyed.connect(self.results.steps.forget_listeners)
 
     def _show_restored(self, layer: Labels) -> None:
         """Let everything follow a layer of which a step was undone, or done again."""

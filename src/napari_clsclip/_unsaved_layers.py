@@ -37,6 +37,7 @@ class _Watched:
     labels: Any
     entry: Entry = field(default_factory=Entry)
     image: KeptImage | None = None
+    result: KeptResult | None = None
     unsaved: set[Position] = field(default_factory=set)
     touched: set[Tile] = field(default_factory=set)
     painted: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -85,7 +86,7 @@ class UnsavedCorrections:
     def adopt(self, layer: Labels, folder: KeptFolder, kept: Kept) -> None:
         """Go on with the files of an earlier napari for a layer that was restored from them."""
         watched = _Watched(
-            layer.data, Entry(folder), kept.image, set(kept.unsaved),
+            layer.data, Entry(folder), kept.image, kept.result, set(kept.unsaved),
             painted=kept.painted, begun=True,
         )  # fmt: skip
         if kept.image is not None:
@@ -224,7 +225,7 @@ class UnsavedCorrections:
             return watched
         # What was kept has another shape or type and stays as it is; the array is another entry.
         watched = self._watched[layer] = _Watched(layer.data)
-        if layer.data.ndim >= 2 and layer.data.any():
+        if layer.data.ndim >= 2 and np.any(layer.data):
             self._painted(layer, list(tiles_in([slice(0, n) for n in layer.data.shape])))
         return watched
 
@@ -248,6 +249,8 @@ class UnsavedCorrections:
 
     def _kept(self, layer: Labels, watched: _Watched, removed: bool) -> Kept:
         results = None if self._results is None else self._results()
+        if results is not None:  # what it was stays true if the results or their image are gone
+            watched.result = _result(results, layer) or watched.result
         return Kept(
             painted=watched.painted,
             name=str(layer.name),
@@ -256,7 +259,7 @@ class UnsavedCorrections:
             placement=_placement(layer),
             made=json.loads(json.dumps(layer.metadata.get(METADATA_KEY, {}), default=str)),
             image=watched.image,
-            result=None if results is None else _result(results, layer),
+            result=watched.result,
             unsaved=tuple(sorted(watched.unsaved)),
             removed=removed,
         )

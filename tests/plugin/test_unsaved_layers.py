@@ -283,6 +283,32 @@ def test_restored_result_is_known_and_its_pixels_are_the_users(
     assert newer.data[1].any()
 
 
+def test_restored_without_its_image_it_is_a_result_again_once_that_is_open(
+    napari: Callable[..., Napari], bar: Callable[[Napari], UnsavedBar], qtbot: QtBot
+) -> None:
+    one = napari()
+    layer = one.add(one.viewer.add_image(image(), name="slide", translate=(3, 4)))
+    layer.paint((20, 20), 1)
+    one.end()
+    two = napari()
+    two.viewer.add_image(image(80, 80), name="slide")
+    widget = bar(two)
+    restore(widget, qtbot)
+    assert "Its image 'slide' is not open" in widget.message.text()
+    restored = two.viewer.layers["nucleus"]
+    assert two.results.identity(restored) is None
+    assert_allclose(restored.translate, (3, 4))
+    restored.paint((60, 60), 1)
+    two.end()
+    three = napari()
+    slide = three.viewer.add_image(image(), name="slide")
+    restore(bar(three), qtbot)
+    again = three.viewer.layers["nucleus"]
+    assert_array_equal(again.data, restored.data)
+    assert three.results.image(again) is slide
+    assert three.results.words(again) == ("nucleus",)
+
+
 def test_restored_objects_keep_their_table_and_new_ones_get_other_ids(
     napari: Callable[..., Napari], bar: Callable[[Napari], UnsavedBar], qtbot: QtBot
 ) -> None:
