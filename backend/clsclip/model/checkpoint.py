@@ -24,7 +24,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clsclip.errors import CheckpointError, FileError
-from clsclip.model.atomic import flush
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import (
@@ -34,6 +33,7 @@ from clsclip.model.config import (
     ModelConfig,
     read_config,
 )
+from clsclip.model.files import flush
 from clsclip.model.word_heads import WORD_HEAD_FILE, WordHead, head_like
 
 BASE_FOLDER: Final = "clip"

@@ -13,14 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from clsclip.config import Settings
-from clsclip.errors import CheckpointError, ClsClipError, FileError
-from clsclip.model.atomic import write_atomically
+from clsclip.errors import ClsClipError, FileError
+from clsclip.model.files import read_json, write_atomically
 from clsclip.model.report import Report, read_report
 from clsclip.model.run_state import METRICS_FILE, RunState, read_state
-from clsclip.wire import describe_validation
 from clsclip.wire_training import CURVE_POINTS, Change, CurvePoint, Training
 
 RECORD_FILE: Final = "training.json"
@@ -75,16 +74,7 @@ def read_record(run: Path) -> TrainingRecord | None:
     CheckpointError
         If it cannot be read.
     """
-    file = run / RECORD_FILE
-    if not file.exists():
-        return None
-    try:
-        return TrainingRecord.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        detail = describe_validation(error) if isinstance(error, ValidationError) else error
-        raise CheckpointError(
-            f"'{file}' cannot be read: {detail}. The training is lost; start it anew."
-        ) from error
+    return read_json(run / RECORD_FILE, TrainingRecord)
 
 
 def read_training(run: Path, record: TrainingRecord, *, curve: bool = True) -> Training:

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
-from clsclip.model.atomic import write_atomically
 from clsclip.model.checkpoint import load_model, load_word_heads, save_run_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
+from clsclip.model.files import write_atomically
 from clsclip.model.registry import find_model
 from clsclip.model.report import REPORT_FILE, Figures, Report
 from clsclip.model.run_state import (
