@@ -10,7 +10,14 @@ from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidg
 from clsclip.wire_training import Training, VersionList
 from napari_clsclip._curve import TrainingCurve
 from napari_clsclip._message import ERROR_COLOR
-from napari_clsclip._training_words import can_go_on, changes_line, eta_words, headline, outcome
+from napari_clsclip._training_words import (
+    can_go_on,
+    changes_line,
+    doing,
+    eta_words,
+    headline,
+    outcome,
+)
 
 _CANCEL_TOOLTIP: Final = "End the training now, with what is best so far."
 _RESUME_TOOLTIP: Final = "Go on from the last checkpoint of this training."
@@ -81,7 +88,7 @@ class TrainingPanel(QWidget):
         left = eta_words(training.eta_seconds)
         self.progress.setValue(round(_PROGRESS_STEPS * training.part))
         self.progress.setFormat(f"{training.part:.0%}{', ' if left else ''}{left}")
-        self.doing.setText(training.doing)
+        self.doing.setText(doing(training))
         self.curve.show_points(training.curve)
         self.outcome.setText(outcome(training, versions))
         every = changes_line(training.changes, old_words=len(training.changes))

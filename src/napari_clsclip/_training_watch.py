@@ -17,7 +17,7 @@ from napari_clsclip._training_job import Learning, TrainingJob
 
 POLL_MILLISECONDS: Final = 50
 RUNNING_MILLISECONDS: Final = 1_000
-"""Between two questions while a training runs."""
+"""Between two questions while a training runs, or after one without an answer."""
 
 IDLE_MILLISECONDS: Final = 10_000
 """Between two questions while none runs: another window may begin one."""
@@ -122,6 +122,7 @@ class TrainingWatch(QObject):
 
     def _follow(self, status: BackendStatus) -> None:
         if status.state is BackendState.READY:
+            self.problem = ""  # of another backend, or of before
             self.ask()
         self.changed.emit()
 
@@ -147,6 +148,6 @@ class TrainingWatch(QObject):
             self.problem = ""
             if after is not None:
                 after()
-        running = self.learning is not None and self.learning.running
-        self._next_timer.start(RUNNING_MILLISECONDS if running else IDLE_MILLISECONDS)
+        soon = bool(self.problem) or (self.learning is not None and self.learning.running)
+        self._next_timer.start(RUNNING_MILLISECONDS if soon else IDLE_MILLISECONDS)
         self.changed.emit()

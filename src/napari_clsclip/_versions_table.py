@@ -104,29 +104,35 @@ class VersionsTable(QWidget):
         if (versions, details) != self._shown:
             selected = self.selected
             self._shown = (versions, details)
-            self._fill(versions, details, selected)
+            tooltips = [
+                version_details(version, trainings, len(version.changes))
+                for version in versions.versions
+            ]
+            self._fill(versions, tooltips, selected)
+            self._details = {
+                version.name: text for version, text in zip(versions.versions, details, strict=True)
+            }
             self.notice.show_text(versions.notice)
             self.notice.setVisible(bool(versions.notice))
         self._follow_selection()
 
-    def _fill(self, versions: VersionList, details: Sequence[str], selected: str) -> None:
+    def _fill(self, versions: VersionList, tooltips: Sequence[str], selected: str) -> None:
         names = [version.name for version in versions.versions]
-        self._details = dict(zip(names, details, strict=True))
         self.table.blockSignals(True)
         self.table.clearSelection()
         self.table.setRowCount(len(names))
-        for row, version in enumerate(versions.versions):
+        for row, (version, tooltip) in enumerate(zip(versions.versions, tooltips, strict=True)):
             active = version.name == versions.active
             for column, text in enumerate(_cells(version, active)):
                 item = QTableWidgetItem(text)
-                item.setToolTip(self._details[version.name])
+                item.setToolTip(tooltip)
                 if column == 0 and active:
                     font = item.font()
                     font.setBold(True)
                     item.setFont(font)
                 self.table.setItem(row, column, item)
         self.table.setColumnHidden(3, not any(version.note for version in versions.versions))
-        if selected in self._details:
+        if selected in names:
             self.table.selectRow(names.index(selected))
         self.table.blockSignals(False)
         self.table.fit()
