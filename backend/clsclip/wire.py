@@ -18,7 +18,8 @@ boxes is not sent, nor are reasons, proposals and owners where there are none: w
 plugins and backends of before there were regions understand. With regions, an older backend
 refuses the key by name.
 
-Annotations have routes of their own, see :mod:`clsclip.wire_annotations`.
+Annotations have routes of their own, see :mod:`clsclip.wire_annotations`; so have trainings and
+the versions that they make, see :mod:`clsclip.wire_training`.
 
 ``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
 :mod:`clsclip.errors`. Nothing here imports torch.
@@ -117,7 +118,7 @@ class ModelInfo(Message):
 
 
 class ModelList(Message):
-    """Answer of ``GET /v1/models``; the default model comes first."""
+    """Answer of ``GET /v1/models``; the active version comes first, then the bundled model."""
 
     models: tuple[ModelInfo, ...]
 

@@ -13,7 +13,11 @@ PUT      ``/v1/versions/active``            :class:`VersionList`, after :class:`
 =======  =================================  ==================================================
 
 All of it is JSON. A training learns from the annotation store of the backend, in a process of its
-own that outlives the backend if it must; ``NAME`` is the name of the version it makes. Nothing
+own that outlives the backend if it must; ``NAME`` is the name of the version it makes. One runs at
+a time: while it does, ``POST`` is answered with ``busy``. ``DELETE`` asks, and the training takes
+some seconds to hear of it. A training that failed, broke off, or was cancelled before there was
+anything to keep can be resumed; one that has made its version cannot (``conflict``), for a version
+never changes. To make active what was active before (``back``) takes back the last step. Nothing
 here imports torch.
 """
 

@@ -123,8 +123,11 @@ def serve() -> Iterator[Callable[..., Service]]:
     """Start a service: ``serve(load_predictor, **settings)``."""
     stops: list[Callable[[], None]] = []
 
-    def start(load_predictor: LoadPredictor, **settings: Any) -> Service:
-        app = create_app(BackendSettings(device="cpu", **settings), TOKEN, load_predictor)
+    def start(
+        load_predictor: LoadPredictor, train_command: Sequence[str] | None = None, **settings: Any
+    ) -> Service:
+        backend = BackendSettings(device="cpu", **settings)
+        app = create_app(backend, TOKEN, load_predictor, train_command)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         config = uvicorn.Config(

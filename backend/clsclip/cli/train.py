@@ -16,7 +16,7 @@ from typing import Final
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.errors import CancelledError, ClsClipError
-from clsclip.model.atomic import write_atomically
+from clsclip.model.files import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.evaluate import EvaluateSettings, evaluate

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from clsclip.errors import CheckpointError, FileError
-from clsclip.model.atomic import flush
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import (
@@ -32,6 +31,7 @@ from clsclip.model.config import (
     ModelConfig,
     read_config,
 )
+from clsclip.model.files import flush
 
 BASE_FOLDER: Final = "clip"
 

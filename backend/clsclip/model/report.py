@@ -8,11 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from clsclip.config import Settings
-from clsclip.errors import CheckpointError
-from clsclip.wire import describe_validation
+from clsclip.model.files import read_json
 
 REPORT_FILE: Final = "report.json"
 
@@ -81,11 +80,4 @@ def read_report(run: Path) -> Report | None:
     CheckpointError
         If it is there but cannot be read.
     """
-    file = run / REPORT_FILE
-    if not file.exists():
-        return None
-    try:
-        return Report.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        detail = describe_validation(error) if isinstance(error, ValidationError) else error
-        raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
+    return read_json(run / REPORT_FILE, Report)

@@ -15,12 +15,11 @@ from typing import Final, Literal
 
 import psutil
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from clsclip.config import Settings
 from clsclip.errors import BusyError, CheckpointError, FileError
-from clsclip.model.atomic import write_atomically
-from clsclip.wire import describe_validation
+from clsclip.model.files import read_json, write_atomically
 
 OUTCOME_FILE: Final = "state.json"
 LOCK_FILE: Final = "run.lock"
@@ -90,8 +89,8 @@ def write_process(run: Path, pid: int) -> None:
 def read_process(run: Path) -> StartedProcess | None:
     """Which process was started to work on a run; None where nobody noted it."""
     try:
-        return StartedProcess.model_validate_json((run / PROCESS_FILE).read_bytes())
-    except (OSError, ValidationError):  # a damaged note says as little as none
+        return read_json(run / PROCESS_FILE, StartedProcess)
+    except CheckpointError:  # a damaged note says as little as none
         return None
 
 
@@ -131,14 +130,9 @@ def read_state(run: Path) -> RunState | None:
     CheckpointError
         If ``state.json`` is there but cannot be read.
     """
-    file = run / OUTCOME_FILE
-    if not file.exists():
+    found = read_json(run / OUTCOME_FILE, RunState)
+    if found is None:
         return None
-    try:
-        found = RunState.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        detail = describe_validation(error) if isinstance(error, ValidationError) else error
-        raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
     if found.state == "running" and not is_worked_on(run):
         return found.model_copy(update={"state": "interrupted"})
     return found

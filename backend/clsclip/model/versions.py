@@ -18,15 +18,14 @@ from typing import Final
 
 import platformdirs
 from filelock import FileLock, Timeout
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from clsclip.config import DEFAULT_MODEL, Settings
-from clsclip.errors import BusyError, ClsClipError, FileError
-from clsclip.model.atomic import write_atomically
+from clsclip.errors import BusyError, CheckpointError, ClsClipError, FileError
 from clsclip.model.config import CONFIG_FILE
-from clsclip.model.report import read_report
+from clsclip.model.files import read_json, write_atomically
+from clsclip.model.report import REPORT_FILE, read_report
 from clsclip.model.run_state import RunState, read_state
-from clsclip.wire import describe_validation
 
 VERSIONS_VARIABLE: Final = "NAPARI_CLSCLIP_VERSIONS"
 """Environment variable with the folder of the versions."""
@@ -94,7 +93,8 @@ def finished(folder: Path) -> RunState | None:
         _log.warning("%s", error.message)
         return None
     ended = state is not None and state.state in ("done", "cancelled")
-    return state if ended and (folder / CONFIG_FILE).is_file() else None
+    complete = all((folder / name).is_file() for name in (CONFIG_FILE, REPORT_FILE))
+    return state if ended and complete else None
 
 
 def new_version(model: str, taken: Collection[str] = ()) -> Path:
@@ -267,17 +267,10 @@ def _changing() -> Iterator[Path]:
 
 def _read(root: Path) -> tuple[Active, str]:
     """What is recorded, and what a person should know where it cannot be read."""
-    file = root / ACTIVE_FILE
     try:
-        return Active.model_validate_json(file.read_bytes()), ""
-    except FileNotFoundError:
-        return Active(), ""
-    except (OSError, ValidationError) as error:
-        detail = describe_validation(error) if isinstance(error, ValidationError) else error
-        notice = (
-            f"'{file}' cannot be read ({detail}): it is not known which version was active. "
-            "Choose one."
-        )
+        return read_json(root / ACTIVE_FILE, Active) or Active(), ""
+    except CheckpointError as error:
+        notice = f"{error.message}. It is not known which version was active; choose one."
         _log.warning("%s", notice)
         everything = tuple(folder.name for folder in run_folders() if finished(folder))
         return Active(judged=everything), notice

@@ -16,9 +16,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from clsclip.errors import CheckpointError, FileError
-from clsclip.model.atomic import write_atomically
 from clsclip.model.checkpoint import read_tensors
 from clsclip.model.device import choose_device
+from clsclip.model.files import write_atomically
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.regions.detector_config import (
     DETECTOR_FILE,

@@ -33,7 +33,7 @@ from clsclip.service.annotations import SharedStore, annotation_routes
 from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.jobs import Job, JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.security import HostCheck, read_body, require_token
-from clsclip.service.training_processes import COMMAND, TrainingProcesses, settle_or_warn
+from clsclip.service.training_processes import TrainingProcesses, settle_or_warn
 from clsclip.service.trainings import training_routes
 from clsclip.wire import (
     API_PREFIX,
@@ -60,7 +60,7 @@ def create_app(
     settings: BackendSettings,
     token: str,
     load_predictor: LoadPredictor | None = None,
-    train_command: Sequence[str] = COMMAND,
+    train_command: Sequence[str] | None = None,
 ) -> FastAPI:
     """Build the service.
 
@@ -73,8 +73,8 @@ def create_app(
     load_predictor : LoadPredictor, optional
         Loads the models that requests name; by default :class:`Predictor
         <clsclip.predict.predictor.Predictor>`.
-    train_command : sequence of str
-        What runs a training, before the arguments of ``napari-clsclip-train``.
+    train_command : sequence of str, optional
+        What runs a training; see :class:`~clsclip.service.training_processes.TrainingProcesses`.
 
     Returns
     -------

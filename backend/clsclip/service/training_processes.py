@@ -33,7 +33,6 @@ from clsclip.model.registry import active_model, find_model, list_models
 from clsclip.model.run_state import (
     CANCEL_FILE,
     locked,
-    read_state,
     write_process,
     write_state,
 )
@@ -74,12 +73,13 @@ class TrainingProcesses:
     Parameters
     ----------
     settings : BackendSettings
-    command : sequence of str
-        What runs a training, before the arguments of ``napari-clsclip-train``.
+    command : sequence of str, optional
+        What runs a training, before the arguments of ``napari-clsclip-train``; by default
+        :data:`COMMAND`.
     """
 
-    def __init__(self, settings: BackendSettings, command: Sequence[str] = COMMAND) -> None:
-        self._settings, self._command = settings, tuple(command)
+    def __init__(self, settings: BackendSettings, command: Sequence[str] | None = None) -> None:
+        self._settings, self._command = settings, tuple(command or COMMAND)
         self._watchers: list[threading.Thread] = []
 
     def look(self) -> None:
@@ -213,12 +213,11 @@ class TrainingProcesses:
         except OSError as error:
             raise FileError(f"The folder '{folder}' cannot be written ({error}).") from error
         try:
-            for run, _ in self._records():
-                state = read_state(run)
-                if state is not None and state.state == "running":
+            for training in self.list():
+                if training.state == "running":
                     raise BusyError(
-                        f"The training '{run.name}' runs, and one runs at a time. Wait for its "
-                        "end, or cancel it: it keeps what is best so far."
+                        f"The training '{training.name}' runs, and one runs at a time. Wait for "
+                        "its end, or cancel it: it keeps what is best so far."
                     )
             yield
         finally:
@@ -245,7 +244,7 @@ class TrainingProcesses:
         write_process(run, process.pid)
         if os.name == "posix":
             with contextlib.suppress(psutil.Error):  # it has ended already, and its log says why
-                psutil.Process(process.pid).nice(NICENESS)
+                psutil.Process(process.pid).nice(min(psutil.Process().nice() + NICENESS, 19))
         watcher = threading.Thread(
             target=_watch, args=(process, run), name=f"training {run.name}", daemon=True
         )

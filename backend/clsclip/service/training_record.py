@@ -13,14 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from clsclip.config import Settings
-from clsclip.errors import CheckpointError, ClsClipError, FileError
-from clsclip.model.atomic import write_atomically
+from clsclip.errors import ClsClipError, FileError
+from clsclip.model.files import read_json, write_atomically
 from clsclip.model.report import Report, read_report
 from clsclip.model.run_state import METRICS_FILE, RunState, read_state
-from clsclip.wire import describe_validation
 from clsclip.wire_training import CURVE_POINTS, Change, CurvePoint, Training
 
 RECORD_FILE: Final = "training.json"
@@ -75,16 +74,7 @@ def read_record(run: Path) -> TrainingRecord | None:
     CheckpointError
         If it cannot be read.
     """
-    file = run / RECORD_FILE
-    if not file.exists():
-        return None
-    try:
-        return TrainingRecord.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        detail = describe_validation(error) if isinstance(error, ValidationError) else error
-        raise CheckpointError(
-            f"'{file}' cannot be read: {detail}. The training is lost; start it anew."
-        ) from error
+    return read_json(run / RECORD_FILE, TrainingRecord)
 
 
 def read_training(run: Path, record: TrainingRecord, *, curve: bool = True) -> Training:
@@ -155,8 +145,9 @@ def _reason(run: Path, state: RunState) -> str:
     lines = _log_lines(run)[-LAST_LINES:]
     said = "\n".join(lines) if lines else "Nothing; it did not come to say anything."
     return (
-        "The process of this training ended before it was done. Resume goes on from its last "
-        f"checkpoint. Last lines of its log:\n{said}"
+        "The process of this training ended before it was done: it was killed, the memory ran out, "
+        f"or the machine stopped. Resume goes on from its last checkpoint. Last lines of its log:\n"
+        f"{said}"
     )
 
 

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
-from clsclip.model.atomic import write_atomically
 from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
 from clsclip.model.device import choose_device
+from clsclip.model.files import write_atomically
 from clsclip.model.registry import find_model
 from clsclip.model.report import REPORT_FILE, Figures, Report
 from clsclip.model.run_state import (
@@ -45,7 +45,7 @@ from clsclip.training.corrections import Correction
 from clsclip.training.finetune_settings import FinetuneSettings, Plan
 from clsclip.training.fit import trained_parts
 from clsclip.training.footprint import require_memory
-from clsclip.training.holdout import Question, judge, known_questions, measure, split, split_joining
+from clsclip.training.holdout import Question, judge, known_questions, measure
 from clsclip.training.lesson_loss import LessonLoss
 from clsclip.training.lessons import Lesson, Lessons
 from clsclip.training.loop import cosine_rate, train
@@ -180,9 +180,9 @@ class _Session:
 def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
     lesson = Taught.of(settings)
     database = database_url(settings.database)
-    words, corrections = lesson.read(session.tell, database)
-    parted = split_joining if lesson.store else split
-    learnt, held_out = parted(corrections, settings.holdout, settings.seed)
+    material = lesson.read(session.tell, database)
+    words = material.words
+    learnt, held_out = material.split(settings.holdout, settings.seed)
     device = choose_device(settings.device)
     folder = find_model(settings.model)
     taught = earlier_lessons(read_config(folder))
@@ -236,7 +236,7 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
                 [Lessons(c, w, size, np.random.default_rng((*seed, 2))) for w, c in earlier],
                 known=known, count=plan.remembered(side), size=side,
                 rng=np.random.default_rng((*seed, side)),
-                check=lambda: None if int(best.step) else session.check(),
+                check=lambda: None if clock.step else session.check(),
             ),
             lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
         )  # fmt: skip

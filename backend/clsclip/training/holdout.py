@@ -87,31 +87,29 @@ def split(
     return tuple(left), tuple(held)
 
 
-def split_joining(
-    corrections: Sequence[Correction], holdout: float, seed: int
-) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
-    """Part corrections by image, for good: further ones that join change nothing for these.
+def held_for_good(
+    images: Mapping[str, frozenset[str]], holdout: float, seed: int
+) -> frozenset[str]:
+    """Images that are held out, for good: further ones that join change nothing for these.
 
     An image is held out because of its content alone (its name) and those that joined before it:
     about a part ``holdout`` of them, but the first ones are learnt from, the :data:`FEWEST`-th is
     held out if none was before it, and an image that shows a word which none before it shows is
-    learnt from. All corrections of one image are on the same side.
+    learnt from.
 
     Parameters
     ----------
-    corrections : sequence of Correction
-        In the order in which they joined.
+    images : mapping of str to frozenset of str
+        Names of the images in the order in which they joined, and the words that they show.
     holdout : float, 0 to 1
         Part that is held out; 0: none.
     seed : int
 
     Returns
     -------
-    learnt, held_out : tuple of Correction
+    frozenset of str
+        Names.
     """
-    images: dict[str, frozenset[str]] = {}
-    for correction in corrections:
-        images[correction.name] = images.get(correction.name, frozenset()) | correction.shows
     held: set[str] = set()
     known = frozenset[str]()
     for number, (name, shows) in enumerate(images.items(), start=1):
@@ -121,10 +119,7 @@ def split_joining(
             held.add(name)
         else:
             known |= shows
-    return (
-        tuple(correction for correction in corrections if correction.name not in held),
-        tuple(correction for correction in corrections if correction.name in held),
-    )
+    return frozenset(held)
 
 
 def _rank(name: str, seed: int) -> str:

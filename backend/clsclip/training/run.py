@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from clsclip.config import DeviceSettings, Settings
 from clsclip.errors import CheckpointError, FileError
-from clsclip.model.atomic import write_atomically
 from clsclip.model.config import CONFIG_FILE
+from clsclip.model.files import write_atomically
 from clsclip.model.run_state import METRICS_FILE
 from clsclip.wire import describe_validation
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field, ValidationError
 
 from clsclip.config import Settings
-from clsclip.errors import CheckpointError, ClsClipError, InvalidConfigError, NotFoundError
+from clsclip.errors import (
+    CheckpointError,
+    ClsClipError,
+    FileError,
+    InvalidConfigError,
+    NotFoundError,
+)
 from clsclip.model.config import ModelConfig
 from clsclip.store.schema import without_password
 from clsclip.store.store import AnnotationStore, database_url, store_folder
@@ -17,6 +24,7 @@ from clsclip.training.accepted import accepted_words, read_accepted
 from clsclip.training.corrections import Correction, read_corrections
 from clsclip.training.examples import Example
 from clsclip.training.finetune_settings import FinetuneSettings
+from clsclip.training.holdout import held_for_good, split
 from clsclip.wire import describe_validation
 
 TAUGHT: Final = "taught"
@@ -70,10 +78,8 @@ class Taught(Settings):
         )
         return cls(images=images, labels=labels, word=settings.word, ignore=settings.ignore)
 
-    def read(
-        self, tell: Callable[[str], None], database: str = ""
-    ) -> tuple[tuple[str, ...], tuple[Correction, ...]]:
-        """Words and corrections of the lesson.
+    def read(self, tell: Callable[[str], None], database: str = "") -> Material:
+        """What there is to learn from.
 
         Parameters
         ----------
@@ -89,7 +95,9 @@ class Taught(Settings):
             :func:`clsclip.training.accepted.read_accepted`.
         """
         if not self.store:
-            return read_corrections(Path(self.images), Path(self.labels), self.word, self.ignore)
+            return Material(
+                *read_corrections(Path(self.images), Path(self.labels), self.word, self.ignore)
+            )
         folder = Path(self.store)
         if not folder.is_dir():
             raise NotFoundError(
@@ -97,7 +105,53 @@ class Taught(Settings):
             )
         words = accepted_words(self.word)
         with AnnotationStore(folder, database or self.database) as store:
-            return words, read_accepted(store, words, tell)
+            accepted = read_accepted(store, words, tell)
+        return Material(words, accepted.corrections, accepted.images)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to learn from.
+
+    Attributes
+    ----------
+    words : tuple of str
+        Canonical.
+    corrections : tuple of Correction
+    joined : mapping of str to frozenset of str, or None
+        Of a store: images in the order in which they joined, and which words they show.
+    """
+
+    words: tuple[str, ...]
+    corrections: tuple[Correction, ...]
+    joined: Mapping[str, frozenset[str]] | None = None
+
+    def split(
+        self, holdout: float, seed: int
+    ) -> tuple[tuple[Correction, ...], tuple[Correction, ...]]:
+        """Corrections to learn from, and those that are held out.
+
+        Parameters
+        ----------
+        holdout, seed
+            See :func:`clsclip.training.holdout.split`.
+
+        Raises
+        ------
+        FileError
+            If all images that show a word and can be read are held out.
+        """
+        if self.joined is None:
+            return split(self.corrections, holdout, seed)
+        held = held_for_good(self.joined, holdout, seed)
+        learnt = tuple(each for each in self.corrections if each.name not in held)
+        for word in self.words:
+            if not any(word in correction.shows for correction in learnt):
+                raise FileError(
+                    f"The images that show '{word}' and can be read are all held out, so there is "
+                    "nothing to learn it from. Accept one more image that shows it."
+                )
+        return learnt, tuple(each for each in self.corrections if each.name in held)
 
 
 def earlier_lessons(config: ModelConfig) -> tuple[Taught, ...]:
@@ -148,12 +202,14 @@ def read_earlier(
     for lesson in _once(lessons, learnt):
         known = (lesson.store, lesson.database) == (now.store, now.database)
         try:
-            words, corrections = lesson.read(tell, database if known else "")
+            material = lesson.read(tell, database if known else "")
         except ClsClipError as error:
             tell(f"The earlier lesson '{lesson.word}' cannot be repeated: {error.message}")
             continue
-        others = tuple(word for word in words if word not in learnt)
-        shown = tuple(_only(c, others) for c in corrections if c.shows & frozenset(others))
+        others = tuple(word for word in material.words if word not in learnt)
+        shown = tuple(
+            _only(each, others) for each in material.corrections if each.shows & frozenset(others)
+        )
         if shown:
             found.append((others, shown))
     return found
