@@ -47,6 +47,8 @@ class TrainingWatch(QObject):
         Why the last question was not answered; empty if it was.
     ordering : str
         What is being ordered, for the user; empty if nothing.
+    ending : bool
+        Whether the training that runs was told here to end.
     """
 
     changed = Signal()
@@ -62,6 +64,7 @@ class TrainingWatch(QObject):
         self.learning: Learning | None = None
         self.problem = ""
         self.ordering = ""
+        self.ending = False
         self._after: Callable[[], object] | None = None
         self._job: TrainingJob | None = None
         self._poll_timer = QTimer(self, interval=POLL_MILLISECONDS)
@@ -91,7 +94,7 @@ class TrainingWatch(QObject):
 
     def cancel(self, name: str) -> None:
         """End a training with what is best so far."""
-        self._order("Ending …", lambda client: client.cancel_training(name))
+        self._order("Ending …", lambda client: client.cancel_training(name), self._note_ending)
 
     def activate(self, name: str) -> None:
         """Make a version the active one."""
@@ -148,6 +151,11 @@ class TrainingWatch(QObject):
             self.problem = ""
             if after is not None:
                 after()
-        soon = bool(self.problem) or (self.learning is not None and self.learning.running)
+        running = self.learning is not None and self.learning.running
+        self.ending = self.ending and running
+        soon = running or bool(self.problem)
         self._next_timer.start(RUNNING_MILLISECONDS if soon else IDLE_MILLISECONDS)
         self.changed.emit()
+
+    def _note_ending(self) -> None:
+        self.ending = True

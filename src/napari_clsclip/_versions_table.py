@@ -29,12 +29,11 @@ ROWS: Final = 5
 """Rows that are shown without scrolling, if they are of one line each."""
 
 _MODES: Final = (
-    QHeaderView.ResizeMode.ResizeToContents,
+    QHeaderView.ResizeMode.Fixed,  # see _Table.fit
     QHeaderView.ResizeMode.Stretch,
     QHeaderView.ResizeMode.ResizeToContents,
     QHeaderView.ResizeMode.Stretch,
 )
-_WIDEST: Final = 140
 _ACTIVE: Final = "\N{CHECK MARK} "
 _USE_TOOLTIP: Final = "Make the selected version the active one: Segment uses it from now on."
 _NO_BACK_TOOLTIP: Final = "No other version was active before."
@@ -172,13 +171,17 @@ class _Table(QTableWidget):
         header = self.horizontalHeader()
         for column, mode in enumerate(_MODES):
             header.setSectionResizeMode(column, mode)
-        header.setMaximumSectionSize(_WIDEST)
         header.setHighlightSections(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
     def fit(self) -> None:
-        """Make the rows as high as their texts, and the table as high as its first rows."""
+        """Make the rows as high as their texts, and the table as high as its first rows.
+
+        The names take the width that they need, but no more than a third.
+        """
+        needed = max(self.sizeHintForColumn(0), self.horizontalHeader().sectionSizeHint(0))
+        self.setColumnWidth(0, min(needed, self.width() // 3))
         self.resizeRowsToContents()
         header = self.horizontalHeader().sizeHint().height()
         rows = sum(self.rowHeight(row) for row in range(min(self.rowCount(), ROWS)))
