@@ -73,6 +73,10 @@ class TrainingStub(Stub):
     ----------
     refusal
         Raised by whatever is ordered, if it is set.
+    ends_at_once
+        Whether a training is over as soon as it is cancelled.
+    asked
+        What was asked of the last training.
     """
 
     def __init__(self) -> None:
@@ -82,6 +86,7 @@ class TrainingStub(Stub):
         self.active, self.back, self.notice = "mini", "", ""
         self.annotations: list[Annotation] = []
         self.refusal: ClsClipError | None = None
+        self.ends_at_once = True
         self.asked: TrainingRequest | None = None
         for method in ("GET", "POST", "PUT", "DELETE"):
             self.replies[method] = self._answering(method)
@@ -151,6 +156,8 @@ class TrainingStub(Stub):
             case "POST", ["trainings", name, "resume"]:
                 return 200, self._replace(self._named(name).model_copy(update={"state": "running"}))
             case "DELETE", ["trainings", name]:
+                if not self.ends_at_once:
+                    return 200, self._named(name)
                 update = {"state": "cancelled", "reason": "Cancelled by the user."}
                 return 200, self._replace(self._named(name).model_copy(update=update))
             case "GET", ["versions"]:

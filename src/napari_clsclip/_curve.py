@@ -20,8 +20,8 @@ LOSS_COLOR: Final = "#4c8dff"
 """Colours that stand out from light and dark grounds, also for the colour-blind."""
 
 _TOOLTIP: Final = (
-    "Above: IoU of the words that are learnt on images that were held out, and of the words that "
-    "the older version knew; 1 is perfect. Below: the loss, which should fall."
+    "Above: IoU of the words that are learnt, on images that were held out, and on drawn scenes "
+    "and earlier images if they were known before; 1 is perfect. Below: the loss; it should fall."
 )
 _LINE_WIDTH: Final = 2.0
 _DOT: Final = 2.5
@@ -78,7 +78,7 @@ class TrainingCurve(QWidget):
         """Show the reports of a training, in the order of their time."""
         self.iou = (
             Series("held-out IoU", IOU_COLOR, _pairs(points, "iou")),
-            Series("old words", OLD_COLOR, _pairs(points, "old_iou")),
+            Series("known before", OLD_COLOR, _pairs(points, "old_iou")),
         )
         self.loss = (Series("loss", LOSS_COLOR, _pairs(points, "loss")),)
         said = [series.legend for series in (*self.iou, *self.loss) if series.points]

@@ -11,6 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from clsclip.config import MAX_WORDS
 from napari_clsclip._accept_row import AcceptRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._message import Message
@@ -105,7 +106,8 @@ class LearnTab(QWidget):
         if learning is not None:
             ordering = bool(self.watch.ordering)
             shown, versions = learning.shown, learning.versions
-            self.panel.show_training(shown, versions, ordering=ordering)
+            ending = self.watch.ending
+            self.panel.show_training(shown, versions, ordering=ordering, ending=ending)
             self.versions.show_versions(versions, learning.trainings, ordering=ordering)
             made = next((v for v in versions.versions if v.name == versions.active), None)
             self._model.offer_versions(versions, "" if made is None else made.parent)
@@ -150,8 +152,8 @@ class LearnTab(QWidget):
             return f"{watch.learning.shown.name} is being trained; one at a time."
         if not stored.total:
             return "Nothing has been accepted yet: accept a corrected plane first."
-        if not self.form.words.checked():
-            return "Check at least one word."
+        if not 0 < len(self.form.words.checked()) <= MAX_WORDS:
+            return f"Check at least one word, and at most {MAX_WORDS}."
         return ""
 
     def _lay_out(self) -> None:

@@ -21,7 +21,8 @@ class Message(QLabel):
 
     def show_text(self, text: str) -> None:
         """Say something."""
-        self.setStyleSheet("")
+        if self.styleSheet():  # setting one is costly, also if nothing changes
+            self.setStyleSheet("")
         self.setText(text)
 
     def show_error(self, text: str) -> None:

@@ -53,9 +53,9 @@ class ModelCombo(QComboBox):
         self._versions = tuple(
             ModelInfo(
                 name=version.name,
-                description=version_details(version, ()),
+                description=version_details(version),
                 available=version.available,
-                reason=None if version.available else version_details(version, ()),
+                reason=None if version.available else version_details(version),
             )
             for version in versions.versions
         )

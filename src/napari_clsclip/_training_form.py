@@ -28,7 +28,7 @@ _LEARN_TOOLTIP: Final = (
 )
 _MODEL_TOOLTIP: Final = "The model that is chosen in the Segment tab (under More)."
 _SHORTEST_MINUTES: Final = 0.1
-_LONGEST_NOTE: Final = 1000
+_LONGEST_NOTE: Final[int] = TrainingRequest.model_json_schema()["properties"]["note"]["maxLength"]
 
 
 class TrainingForm(QWidget):

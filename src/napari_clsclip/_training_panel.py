@@ -10,8 +10,17 @@ from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidg
 from clsclip.wire_training import Training, VersionList
 from napari_clsclip._curve import TrainingCurve
 from napari_clsclip._message import ERROR_COLOR
-from napari_clsclip._training_words import can_go_on, changes_line, eta_words, headline, outcome
+from napari_clsclip._training_words import (
+    can_go_on,
+    changes_line,
+    doing,
+    eta_words,
+    headline,
+    outcome,
+)
 
+_CANCEL: Final = "Cancel"
+_ENDING: Final = "Ending …"
 _CANCEL_TOOLTIP: Final = "End the training now, with what is best so far."
 _RESUME_TOOLTIP: Final = "Go on from the last checkpoint of this training."
 _PROGRESS_STEPS: Final = 1000
@@ -40,7 +49,7 @@ class TrainingPanel(QWidget):
         self.doing = QLabel()
         self.curve = TrainingCurve()
         self.outcome = QLabel()
-        self.cancel_button = QPushButton("Cancel")
+        self.cancel_button = QPushButton(_CANCEL)
         self.cancel_button.setToolTip(_CANCEL_TOOLTIP)
         self.resume_button = QPushButton("Continue")
         self.resume_button.setToolTip(_RESUME_TOOLTIP)
@@ -59,7 +68,7 @@ class TrainingPanel(QWidget):
         self.hide()
 
     def show_training(
-        self, training: Training | None, versions: VersionList, *, ordering: bool
+        self, training: Training | None, versions: VersionList, *, ordering: bool, ending: bool
     ) -> None:
         """Show how a training stands.
 
@@ -70,6 +79,8 @@ class TrainingPanel(QWidget):
         versions : VersionList
         ordering : bool
             Whether an order is on its way, so that no other can be given.
+        ending : bool
+            Whether it was told to end, which takes a moment.
         """
         self.setVisible(training is not None)
         if training is None:
@@ -81,7 +92,7 @@ class TrainingPanel(QWidget):
         left = eta_words(training.eta_seconds)
         self.progress.setValue(round(_PROGRESS_STEPS * training.part))
         self.progress.setFormat(f"{training.part:.0%}{', ' if left else ''}{left}")
-        self.doing.setText(training.doing)
+        self.doing.setText(doing(training))
         self.curve.show_points(training.curve)
         self.outcome.setText(outcome(training, versions))
         every = changes_line(training.changes, old_words=len(training.changes))
@@ -93,5 +104,6 @@ class TrainingPanel(QWidget):
         self.outcome.setVisible(not running)
         self.curve.setVisible(bool(training.curve) or running)
         self.resume_button.setVisible(can_go_on(training))
-        self.cancel_button.setEnabled(not ordering)
+        self.cancel_button.setEnabled(not ordering and not ending)
+        self.cancel_button.setText(_ENDING if ending else _CANCEL)
         self.resume_button.setEnabled(not ordering)

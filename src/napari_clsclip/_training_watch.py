@@ -17,7 +17,7 @@ from napari_clsclip._training_job import Learning, TrainingJob
 
 POLL_MILLISECONDS: Final = 50
 RUNNING_MILLISECONDS: Final = 1_000
-"""Between two questions while a training runs."""
+"""Between two questions while a training runs, or after one without an answer."""
 
 IDLE_MILLISECONDS: Final = 10_000
 """Between two questions while none runs: another window may begin one."""
@@ -47,6 +47,8 @@ class TrainingWatch(QObject):
         Why the last question was not answered; empty if it was.
     ordering : str
         What is being ordered, for the user; empty if nothing.
+    ending : bool
+        Whether the training that runs was told here to end.
     """
 
     changed = Signal()
@@ -62,6 +64,7 @@ class TrainingWatch(QObject):
         self.learning: Learning | None = None
         self.problem = ""
         self.ordering = ""
+        self.ending = False
         self._after: Callable[[], object] | None = None
         self._job: TrainingJob | None = None
         self._poll_timer = QTimer(self, interval=POLL_MILLISECONDS)
@@ -91,7 +94,7 @@ class TrainingWatch(QObject):
 
     def cancel(self, name: str) -> None:
         """End a training with what is best so far."""
-        self._order("Ending …", lambda client: client.cancel_training(name))
+        self._order("Ending …", lambda client: client.cancel_training(name), self._note_ending)
 
     def activate(self, name: str) -> None:
         """Make a version the active one."""
@@ -122,6 +125,7 @@ class TrainingWatch(QObject):
 
     def _follow(self, status: BackendStatus) -> None:
         if status.state is BackendState.READY:
+            self.problem = ""  # of another backend, or of before
             self.ask()
         self.changed.emit()
 
@@ -148,5 +152,10 @@ class TrainingWatch(QObject):
             if after is not None:
                 after()
         running = self.learning is not None and self.learning.running
-        self._next_timer.start(RUNNING_MILLISECONDS if running else IDLE_MILLISECONDS)
+        self.ending = self.ending and running
+        soon = running or bool(self.problem)
+        self._next_timer.start(RUNNING_MILLISECONDS if soon else IDLE_MILLISECONDS)
         self.changed.emit()
+
+    def _note_ending(self) -> None:
+        self.ending = True

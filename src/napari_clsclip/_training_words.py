@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from clsclip.wire_training import Change, Training, Version, VersionList
 
-_OLD_WORDS_SHOWN = 3
-_MINUTE = 60.0
-_HOUR = 3600.0
+_OLD_WORDS_SHOWN: Final = 3
+_ON_THE_BAR: Final = re.compile(r"[\d.]+(%| min)")
+_MINUTE: Final = 60.0
+_HOUR: Final = 3600.0
 
 
 def headline(training: Training) -> str:
@@ -23,6 +26,12 @@ def headline(training: Training) -> str:
         "cancelled": f"Learning {words} was cancelled",
         "interrupted": f"Learning {words} was interrupted",
     }[training.state]
+
+
+def doing(training: Training) -> str:
+    """What it told last, without what the progress bar tells; its columns become one line."""
+    columns = re.split(r"\s{2,}", training.doing.strip())
+    return ", ".join(each for each in columns if not _ON_THE_BAR.fullmatch(each))
 
 
 def can_go_on(training: Training) -> bool:
@@ -53,7 +62,8 @@ def outcome(training: Training, versions: VersionList) -> str:
     figures = changes_line(training.changes)
     parts = [f"{figures}."] if figures else []
     if training.name == versions.active:
-        parts += [f"{training.name} is the active version now.", reason]
+        how = "now" if training.promoted else "because you have chosen it"
+        parts += [f"{training.name} is the active version {how}.", reason]
     elif training.name in (version.name for version in versions.versions):
         parts += [f"{training.name} is kept, but not active.", reason]
     else:
@@ -62,13 +72,13 @@ def outcome(training: Training, versions: VersionList) -> str:
 
 
 def changes_line(changes: Sequence[Change], old_words: int = _OLD_WORDS_SHOWN) -> str:
-    """IoU of each word before and after: learnt words first, then old ones, worst first.
+    """IoU of each word before and after, on held-out images and where it was known before.
 
     Parameters
     ----------
     changes : sequence of Change
     old_words : int
-        Most words to name of those that were known before.
+        Most words to name of those that were known before, the worst first.
 
     Returns
     -------
@@ -85,7 +95,8 @@ def changes_line(changes: Sequence[Change], old_words: int = _OLD_WORDS_SHOWN) -
     if old:
         more = len(old) - old_words
         shown = [change_words(change) for change in old[:old_words]]
-        parts.append(", ".join(shown) + (f" and {more} more" if more > 0 else ""))
+        named = ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+        parts.append(f"{named} where known before")
     return "; ".join(parts)
 
 
@@ -103,18 +114,22 @@ def scores_after(version: Version) -> str:
     return ", ".join(word if iou is None else f"{word} {iou:.2f}" for word, iou in figures)
 
 
-def version_details(version: Version, trainings: Sequence[Training]) -> str:
-    """All that is known of a version, a fact per line.
+def version_details(
+    version: Version, trainings: Sequence[Training] = (), old_words: int = _OLD_WORDS_SHOWN
+) -> str:
+    """What is known of a version, a fact per line.
 
     Parameters
     ----------
     version : Version
     trainings : sequence of Training
         The one that made the version knows why it was promoted or not.
+    old_words : int
+        See :func:`changes_line`.
     """
     reason = next((_sentence(each.reason) for each in trainings if each.name == version.name), "")
     judged = {True: "Promoted.", False: "Not promoted.", None: ""}[version.promoted]
-    figures = changes_line(version.changes, old_words=len(version.changes))
+    figures = changes_line(version.changes, old_words)
     lines = [
         version.description,
         _origin(version),

@@ -29,12 +29,11 @@ ROWS: Final = 5
 """Rows that are shown without scrolling, if they are of one line each."""
 
 _MODES: Final = (
-    QHeaderView.ResizeMode.ResizeToContents,
+    QHeaderView.ResizeMode.Fixed,  # see _Table.fit
     QHeaderView.ResizeMode.Stretch,
     QHeaderView.ResizeMode.ResizeToContents,
     QHeaderView.ResizeMode.Stretch,
 )
-_WIDEST: Final = 140
 _ACTIVE: Final = "\N{CHECK MARK} "
 _USE_TOOLTIP: Final = "Make the selected version the active one: Segment uses it from now on."
 _NO_BACK_TOOLTIP: Final = "No other version was active before."
@@ -104,29 +103,35 @@ class VersionsTable(QWidget):
         if (versions, details) != self._shown:
             selected = self.selected
             self._shown = (versions, details)
-            self._fill(versions, details, selected)
+            tooltips = [
+                version_details(version, trainings, len(version.changes))
+                for version in versions.versions
+            ]
+            self._fill(versions, tooltips, selected)
+            self._details = {
+                version.name: text for version, text in zip(versions.versions, details, strict=True)
+            }
             self.notice.show_text(versions.notice)
             self.notice.setVisible(bool(versions.notice))
         self._follow_selection()
 
-    def _fill(self, versions: VersionList, details: Sequence[str], selected: str) -> None:
+    def _fill(self, versions: VersionList, tooltips: Sequence[str], selected: str) -> None:
         names = [version.name for version in versions.versions]
-        self._details = dict(zip(names, details, strict=True))
         self.table.blockSignals(True)
         self.table.clearSelection()
         self.table.setRowCount(len(names))
-        for row, version in enumerate(versions.versions):
+        for row, (version, tooltip) in enumerate(zip(versions.versions, tooltips, strict=True)):
             active = version.name == versions.active
             for column, text in enumerate(_cells(version, active)):
                 item = QTableWidgetItem(text)
-                item.setToolTip(self._details[version.name])
+                item.setToolTip(tooltip)
                 if column == 0 and active:
                     font = item.font()
                     font.setBold(True)
                     item.setFont(font)
                 self.table.setItem(row, column, item)
         self.table.setColumnHidden(3, not any(version.note for version in versions.versions))
-        if selected in self._details:
+        if selected in names:
             self.table.selectRow(names.index(selected))
         self.table.blockSignals(False)
         self.table.fit()
@@ -166,13 +171,17 @@ class _Table(QTableWidget):
         header = self.horizontalHeader()
         for column, mode in enumerate(_MODES):
             header.setSectionResizeMode(column, mode)
-        header.setMaximumSectionSize(_WIDEST)
         header.setHighlightSections(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
     def fit(self) -> None:
-        """Make the rows as high as their texts, and the table as high as its first rows."""
+        """Make the rows as high as their texts, and the table as high as its first rows.
+
+        The names take the width that they need, but no more than a third.
+        """
+        needed = max(self.sizeHintForColumn(0), self.horizontalHeader().sectionSizeHint(0))
+        self.setColumnWidth(0, min(needed, self.width() // 3))
         self.resizeRowsToContents()
         header = self.horizontalHeader().sizeHint().height()
         rows = sum(self.rowHeight(row) for row in range(min(self.rowCount(), ROWS)))

@@ -17,7 +17,6 @@ from scipy import ndimage
 
 from canvas_mouse import drag
 from napari_clsclip._learn_tab import LearnTab
-from napari_clsclip._scope import Scope
 from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._widget import ClsClipWidget
 
@@ -26,9 +25,6 @@ WORD = "crossbar"
 SIDE = 192
 BRUSH = 15
 CORRECTED = 4
-MINUTES = 3.0
-"""On a machine without other work, a fifth of them suffices; see ENOUGH."""
-
 ENOUGH = 0.35
 """IoU of the held-out plane at which the test presses Cancel, which keeps what is best so far."""
 
@@ -80,9 +76,10 @@ def segment(tab: SegmentTab, qtbot: QtBot) -> Labels:
 
 
 def correct(viewer: Viewer, layer: Labels, strokes: list[Stroke], qtbot: QtBot) -> None:
-    """Erase what the model found on the plane on screen, and paint what is there."""
-    layer.mode, layer.brush_size = "erase", 3 * SIDE
-    drag(viewer, qtbot, [(SIDE / 2, SIDE / 2)])
+    """Erase what the model has found on the plane on screen, and paint what is there."""
+    if layer.data[viewer.dims.current_step[0]].any():
+        layer.mode, layer.brush_size = "erase", 3 * SIDE
+        drag(viewer, qtbot, [(SIDE / 2, SIDE / 2)])
     layer.mode, layer.brush_size, layer.selected_label = "paint", BRUSH, 1
     for stroke in strokes:
         drag(viewer, qtbot, stroke)
@@ -114,12 +111,12 @@ def test_correct_learn_segment_better_and_go_back(
     last = CORRECTED  # is never corrected
     viewer, widget = dock(show=True)
     viewer.add_image(np.stack(planes), name="stack")
-    viewer.dims.set_current_step(0, 0)
     tab, learn = widget.segment_tab, widget.learn_tab
     tab.model.setCurrentText("mini")
     tab.words.setText(WORD)
-    tab.scope.scope = Scope.ALL
-    first = segment(tab, qtbot)
+    for plane in (last, 0):
+        viewer.dims.set_current_step(0, plane)
+        first = segment(tab, qtbot)
     before = first.data[last].copy()
 
     widget.tabs.setCurrentWidget(learn)
@@ -132,7 +129,6 @@ def test_correct_learn_segment_better_and_go_back(
 
     for box in learn.form.words.findChildren(QCheckBox):
         box.setChecked(box is learn.form.words.box(WORD))
-    learn.form.minutes.setValue(MINUTES)
     learn.form.note.setText("painted with the mouse")
     qtbot.waitUntil(learn.form.learn_button.isEnabled, timeout=MILLISECONDS)
     qtbot.mouseClick(learn.form.learn_button, Qt.MouseButton.LeftButton)
@@ -151,7 +147,6 @@ def test_correct_learn_segment_better_and_go_back(
 
     widget.tabs.setCurrentWidget(tab)
     viewer.dims.set_current_step(0, last)
-    tab.scope.scope = Scope.PLANE
     second = segment(tab, qtbot)
     assert second is not first
     assert second.metadata["clsclip"]["model"] == version

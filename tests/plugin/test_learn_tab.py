@@ -132,7 +132,7 @@ def test_from_learn_to_the_new_version_and_back(
     stub.trainings = [training()]
     wait(qtbot, lambda: panel.progress.value() == 420)
     assert panel.progress.text() == "42%, about 55 s left"
-    assert panel.curve.accessibleDescription() == "held-out IoU 0.44, old words 0.82, loss 0.26"
+    assert panel.curve.accessibleDescription() == "held-out IoU 0.44, known before 0.82, loss 0.26"
 
     stub.end("mini-v2", promoted=True, reason="Better: it is")
     wait(qtbot, lambda: state(tab) == "done")
@@ -199,8 +199,11 @@ def test_a_training_is_found_by_a_window_that_is_opened_later(
     assert tab.panel.title.text() == "Learning rosette"
     assert len(tab.panel.curve.loss[0].points) == 6
     assert tab.panel.resume_button.isHidden()
+    stub.ends_at_once = False
     tab.panel.cancel_button.click()
+    wait(qtbot, lambda: tab.panel.cancel_button.text() == "Ending …")
     assert not tab.panel.cancel_button.isEnabled()
+    stub.trainings = [training(state="cancelled", reason="Cancelled by the user.")]
     wait(qtbot, lambda: state(tab) == "cancelled")
     assert tab.panel.title.text() == "Learning rosette was cancelled"
     assert tab.panel.outcome.text() == "Cancelled by the user."
@@ -287,7 +290,7 @@ def test_words_since_the_last_version_are_checked_and_choices_stay(
     qtbot.wait(300)  # further answers change nothing
     assert words.checked() == ("rosette",)
     words.box("rosette").setChecked(False)
-    assert tab.form.reason.text() == "Check at least one word."
+    assert tab.form.reason.text() == "Check at least one word, and at most 64."
     stub.annotations.insert(0, annotation(LATER, "spindle"))
     tab.accept_row.refresh()
     wait(qtbot, lambda: words.checked() == ("spindle",))  # what is new is checked all the same

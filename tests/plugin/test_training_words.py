@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from clsclip.wire_training import Change, Version, VersionList
 from napari_clsclip._curve_axes import axis, tick_text
 from napari_clsclip._training_words import (
+    can_go_on,
     changes_line,
+    doing,
     eta_words,
     outcome,
     scores_after,
@@ -29,7 +31,7 @@ def change(word: str, before: float | None, after: float | None, learnt: bool = 
     ("changes", "line"),
     [
         ((), ""),
-        (CHANGES, "rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82"),
+        (CHANGES, "rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82 where known before"),
         ((change("a", None, None, True),), "a not measured"),
         ((change("a", None, 0.5, True),), "a ? → 0.50 on held-out images"),
         (
@@ -38,7 +40,7 @@ def change(word: str, before: float | None, after: float | None, learnt: bool = 
         ),
         (
             tuple(change(word, 0.5, 0.5 - i / 10) for i, word in enumerate("abcde")),
-            "e 0.50 → 0.10, d 0.50 → 0.20, c 0.50 → 0.30 and 2 more",
+            "e 0.50 → 0.10, d 0.50 → 0.20, c 0.50 → 0.30 and 2 more where known before",
         ),
     ],
 )
@@ -47,21 +49,46 @@ def test_changes_are_told_in_one_line(changes: tuple[Change, ...], line: str) ->
 
 
 @pytest.mark.parametrize(
-    ("state", "known", "active", "said"),
+    ("state", "promoted", "active", "said"),
     [
-        ("running", (), "mini", ""),
-        ("done", ("mini-v2",), "mini-v2", "mini-v2 is the active version now. So it is."),
-        ("done", ("mini-v2",), "mini", "mini-v2 is kept, but not active. So it is."),
-        ("cancelled", ("mini-v2",), "mini", "mini-v2 is kept, but not active. So it is."),
-        ("cancelled", (), "mini", "So it is."),
-        ("failed", (), "mini", "So it is."),
+        ("running", None, "mini", ""),
+        ("done", True, "mini-v2", "mini-v2 is the active version now. So it is."),
+        ("done", True, "mini", "mini-v2 is kept, but not active. So it is."),
+        (
+            "done",
+            False,
+            "mini-v2",
+            "mini-v2 is the active version because you have chosen it. So it is.",
+        ),
+        ("cancelled", False, "mini", "mini-v2 is kept, but not active. So it is."),
+        ("cancelled", None, "mini", "So it is."),
+        ("failed", None, "mini", "So it is."),
+        (
+            "interrupted",
+            None,
+            "mini",
+            "42% of its time was over. Continue goes on from its last checkpoint.",
+        ),
     ],
 )
-def test_outcome(state: Any, known: tuple[str, ...], active: str, said: str) -> None:
-    versions = VersionList(
-        versions=(*(Version(name=name, parent="mini") for name in known), MINI), active=active
-    )
-    assert outcome(training(state=state, reason="So it is"), versions) == said
+def test_outcome(state: Any, promoted: bool | None, active: str, said: str) -> None:
+    made = () if promoted is None else (Version(name="mini-v2", parent="mini"),)
+    versions = VersionList(versions=(*made, MINI), active=active)
+    ended = training(state=state, promoted=promoted, reason="So it is")
+    assert outcome(ended, versions) == said
+    assert can_go_on(ended) is (state in ("failed", "interrupted") or said == "So it is.")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("", ""),
+        ("Reading images", "Reading images"),
+        (" 19.2%  0.1 min  step 30  mask 1.3663", "step 30, mask 1.3663"),
+    ],
+)
+def test_what_it_is_doing(told: str, said: str) -> None:
+    assert doing(training(doing=told)) == said
 
 
 def test_versions_in_the_table() -> None:
@@ -81,7 +108,7 @@ def test_versions_in_the_table() -> None:
         "Note: Tuesday",
         "It cannot be used now. Files are missing.",
     ]
-    assert version_details(MINI, ()) == "The bundled model."
+    assert version_details(MINI) == "The bundled model."
 
 
 @pytest.mark.parametrize(
