@@ -138,7 +138,7 @@ def test_from_learn_to_the_new_version_and_back(
     wait(qtbot, lambda: state(tab) == "done")
     assert panel.title.text() == "Learnt rosette"
     assert panel.outcome.text() == (
-        "rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82. "
+        "rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82 where known before. "
         "mini-v2 is the active version now. Better: it is."
     )
     assert panel.cancel_button.isHidden()
@@ -181,7 +181,7 @@ def test_a_version_that_is_not_better_says_why_and_can_be_used(
     versions.table.selectRow(0)
     for said in (versions.details.text(), versions.table.item(0, 0).toolTip()):
         assert "from mini." in said
-        assert "rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82." in said
+        assert "rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82 where known" in said
         assert "Not promoted. Old words suffer: 'nucleus' loses 0.080." in said
         assert "Note: all of Tuesday" in said
     widget.segment_tab.model.setCurrentText("something of my own")
