@@ -103,7 +103,8 @@ def test_versions_in_the_table() -> None:
         "\n"
     ) == [
         f"Made {made} from mini.",
-        "IoU before → after: rosette 0.02 → 0.51 on held-out images; nucleus 0.83 → 0.82 where known before.",
+        "IoU before → after: rosette 0.02 → 0.51 on held-out images; "
+        "nucleus 0.83 → 0.82 where known before.",
         "Promoted. Better.",
         "Note: Tuesday",
         "It cannot be used now. Files are missing.",
