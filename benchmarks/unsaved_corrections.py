@@ -133,6 +133,7 @@ def main() -> None:
         bench.paint(args.strokes)
         bench.undo()
         bench.viewer.close()
+        bench.journal.close()
 
 
 def _timed(method: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:

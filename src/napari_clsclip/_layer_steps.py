@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_clsclip._layers import PlaneIndex
 from napari_clsclip._object_planes import Key
-from napari_clsclip._packed_states import PackedArray, pack_in_thread
+from napari_clsclip._packed_states import Packable, PackedArray, raw_arrays
 from napari_clsclip._result_looks import METADATA_KEY
 from napari_clsclip._result_patches import PositionState, Result
 from napari_clsclip._undo_history import Entry
@@ -180,11 +180,11 @@ class _Snapshot:
             pixels = np.array(index.view(layer.data))
         packed = PackedArray(pixels)
         self._pixels[index.key] = index, packed
-        arrays = [packed]
+        parts: list[Packable] = [packed]
         if index.position not in self._states:
             state = self._states[index.position] = result.state(index.position)
-            arrays += state.arrays
-        pack_in_thread(arrays)
+            parts += state.parts
+        raw_arrays.add(parts)
 
     def again(self, layer: Labels, result: Result) -> _Snapshot:
         """The same planes as they are now."""

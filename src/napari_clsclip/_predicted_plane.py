@@ -22,6 +22,8 @@ class PlaneState:
     user : UserPixels
     written : ndarray of uint16, shape (H, W), or None
         The plane after the last look, if it has pixels of the user.
+    painted : ndarray of uint16, shape (n,), or None
+        Instead of ``written``: the labels of the changed pixels, row by row.
     ceded : ndarray of bool, shape (H, W), or None
         Pixels that belong to a newer prediction.
     """
@@ -29,6 +31,7 @@ class PlaneState:
     threshold: float
     user: UserPixels
     written: NDArray[np.uint16] | None
+    painted: NDArray[np.uint16] | None
     ceded: NDArray[np.bool_] | None
 
 
@@ -54,6 +57,7 @@ class PredictedPlane:
         self._user = UserPixels()
         # Shape (H, W), and only for planes with changed pixels.
         self._written: NDArray[np.uint16] | None = None
+        self._painted: NDArray[np.uint16] | None = None
         self._ceded: NDArray[np.bool_] | None = None
         self._first: NDArray[np.uint16] | None = None
 
@@ -79,12 +83,13 @@ class PredictedPlane:
     @property
     def state(self) -> PlaneState:
         """What is remembered now, for :meth:`restore`."""
-        return PlaneState(self.threshold, self._user, self._written, self._ceded)
+        return PlaneState(self.threshold, self._user, self._written, self._painted, self._ceded)
 
     def restore(self, state: PlaneState) -> None:
         """Remember what was remembered when the layer held what it is given back now."""
         self.threshold = state.threshold
-        self._user, self._written, self._ceded = state.user, state.written, state.ceded
+        self._user, self._written, self._painted = state.user, state.written, state.painted
+        self._ceded = state.ceded
 
     def changes(self, labels: NDArray[np.uint16]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which pixels the user has changed, and which this prediction still answers for.
@@ -134,6 +139,8 @@ class PredictedPlane:
         written = self._written
         if written is None:
             written = self.segmentation.labels(self.threshold)
+            if self._painted is not None and self._user.changed is not None:
+                written[self._user.changed] = self._painted
         if self._ceded is not None:
             written = np.where(self._ceded, labels, written)
         user = self._user.updated(labels, written)

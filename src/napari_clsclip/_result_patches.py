@@ -15,7 +15,7 @@ from clsclip.config import InstanceSettings
 from clsclip.wire import SegmentRequest
 from napari_clsclip._layers import Plane, PlaneIndex
 from napari_clsclip._object_planes import ObjectPlanes
-from napari_clsclip._packed_states import PackedArray, PackedObjects, PackedPlane
+from napari_clsclip._packed_states import Packable, PackedObjects, PackedPlane
 from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._predicted_plane import PredictedPlane
 
@@ -76,10 +76,9 @@ class PositionState:
     asked: dict[tuple[int, ...], Settings]
 
     @property
-    def arrays(self) -> list[PackedArray]:
+    def parts(self) -> list[Packable]:
         """What can be packed."""
-        planes = [array for _, state in self.patches for array in state.arrays]
-        return planes + [array for _, state in self.objects for array in state.arrays]
+        return [*(state for _, state in self.patches), *(state for _, state in self.objects)]
 
 
 @dataclass

@@ -20,11 +20,12 @@ from clsclip.wire import SegmentRequest
 from napari_clsclip import _packed_states
 from napari_clsclip._layers import displayed_plane
 from napari_clsclip._object_updates import ObjectUpdates
-from napari_clsclip._packed_states import PackedArray
+from napari_clsclip._packed_states import PackedArray, RawArrays
 from napari_clsclip._predicted_objects import PredictedObjects, find_objects
 from napari_clsclip._predicted_plane import PredictedPlane
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._undo_history import Entry
+from waiting import eventually
 
 SHAPE = (60, 80)
 SETTINGS = InstanceSettings(instances=True, min_area=4, min_certainty=0.0)
@@ -94,16 +95,16 @@ def bench(qtbot: QtBot) -> Iterator[Bench]:
     made.settle()
 
 
-@pytest.fixture(params=[2**16, 0], ids=["not packed", "packed"])
+@pytest.fixture(params=[2**29, 0], ids=["not packed", "packed"])
 def packing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the history is compressed at once, or is too small to be."""
+    """Whether there is room for what the history remembers, or all of it is compressed at once."""
 
     def at_once(arrays: list[PackedArray]) -> None:
         for array in arrays:
             array.pack()
 
-    monkeypatch.setattr(_packed_states, "_SMALL", request.param)
-    monkeypatch.setattr("napari_clsclip._layer_steps.pack_in_thread", at_once)
+    monkeypatch.setattr(_packed_states.raw_arrays, "max_bytes", request.param)
+    monkeypatch.setattr(_packed_states, "pack_in_thread", at_once)
 
 
 def blank(*shape: int) -> NDArray[np.uint8]:
@@ -383,8 +384,22 @@ def test_history_holds_its_steps_and_tells_nobody_of_painting(bench: Bench) -> N
     assert len(painted) == 1
 
 
-def test_packed_arrays_come_back(rng: np.random.Generator, monkeypatch: Any) -> None:
-    monkeypatch.setattr(_packed_states, "_SMALL", 0)
+def test_oldest_arrays_are_packed_once_there_are_many() -> None:
+    raw, arrays = RawArrays(5000), [np.full((40, 50), k, np.uint8) for k in range(4)]
+    packed = [PackedArray(array) for array in arrays]
+    for each in packed:
+        raw.add([each])
+    eventually(lambda: packed[1].get() is not arrays[1])
+    assert [p.get() is array for p, array in zip(packed, arrays, strict=True)] == [
+        False, False, True, True,
+    ]  # fmt: skip
+    del packed[2], each
+    later = PackedArray(arrays[0])
+    raw.add([later])  # there is room, for what nobody remembers does not count
+    assert packed[2].get() is arrays[3]
+
+
+def test_packed_arrays_come_back(rng: np.random.Generator) -> None:
     arrays: list[NDArray[Any]] = [
         rng.integers(0, 9, (30, 40)).astype(np.int32), rng.random((30, 40)) > 0.5,
         rng.integers(0, 9, (40, 30)).astype(np.uint16).T,
