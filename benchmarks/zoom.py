@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip import Predictor
-from clsclip.predict.zoom import BLIND_STEP, LEAST_STEP, object_diameter
 from clsclip.training.formats import LabelFolder
+from clsclip.zoom import BLIND_STEP, LEAST_STEP, object_diameter
 
 ZOOMS = tuple(2.0 ** (step / 2) for step in range(-4, 4))
 MOST_PIXELS = 3.2e6

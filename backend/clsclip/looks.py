@@ -17,8 +17,8 @@ from scipy import ndimage
 
 from clsclip.blocks import Region, blocks
 from clsclip.config import DEFAULT_THRESHOLD
-from clsclip.predict.zoom import COMPANION, LEAST_STEP, TARGET_DIAMETER, object_diameter
 from clsclip.segmentation import Segmentation, lowest_foreground
+from clsclip.zoom import COMPANION, LEAST_STEP, TARGET_DIAMETER, object_diameter
 
 OVERVIEW_SIDE: Final = 512
 """Longest side of the overview."""
@@ -71,7 +71,7 @@ def choose_passes(
 ) -> Passes:
     """Each word's zoom, from an overview and some full-resolution samples.
 
-    The rule of :mod:`clsclip.predict.zoom` is asked about the overview. A word whose objects are
+    The rule of :mod:`clsclip.zoom` is asked about the overview. A word whose objects are
     too small there, or are not found, gets the median of what the rule says about full-resolution
     samples where the overview shows most structure; those that show the word count, if any does.
 

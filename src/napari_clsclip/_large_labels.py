@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import zarr
@@ -26,9 +26,11 @@ from numpy.typing import NDArray
 
 from clsclip.blocks import Block, blocks
 from clsclip.errors import FileError
-from clsclip.looks import Passes
 from napari_clsclip._layers import PlaneIndex
 from napari_clsclip._placement import Placement
+
+if TYPE_CHECKING:
+    from clsclip.looks import Passes
 
 SETTINGS_KEY: Final = "clsclip"
 """Attribute of the group that says what the labels are."""

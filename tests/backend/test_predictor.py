@@ -21,7 +21,7 @@ from clsclip.errors import (
 )
 from clsclip.model.device import choose_device, describe_device, fast_dtype
 from clsclip.predict.tiling import window_starts, window_weight
-from clsclip.predict.zoom import object_diameter, refined_zoom, whole_image_zoom
+from clsclip.zoom import object_diameter, refined_zoom, whole_image_zoom
 
 
 @pytest.fixture(scope="module")

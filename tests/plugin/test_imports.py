@@ -28,7 +28,7 @@ sys.exit(f"loaded: {{loaded}}" if loaded else 0)
     "module",
     [
         "_layers", "_predicted_plane", "_supervisor", "_segment_job", "_drawn_boxes",
-        "_object_planes",
+        "_object_planes", "_large_job",
     ],
 )  # fmt: skip
 def test_logic_loads_neither_qt_nor_napari(module: str) -> None:

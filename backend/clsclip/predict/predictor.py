@@ -29,12 +29,12 @@ from clsclip.predict.tiling import OVERLAP, window_boxes
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
 from clsclip.predict.wording import without_article
-from clsclip.predict.zoom import whole_image_zoom
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.wire import check_words
+from clsclip.zoom import whole_image_zoom
 
 _MAX_CACHED_WORDS: Final = 4096
 
@@ -150,7 +150,7 @@ class Predictor:
             Values shown as black and white; see :func:`clsclip.predict.transforms.to_rgb`.
         zoom : float, optional
             Model pixels per image pixel, also inside tiles; other regions have zooms of their
-            own. None: chosen per word, see :mod:`clsclip.predict.zoom`.
+            own. None: chosen per word, see :mod:`clsclip.zoom`.
         templates : bool
             Average the text token over prompt templates.
         regions : mapping of str to sequence of Box, or one of RegionMode

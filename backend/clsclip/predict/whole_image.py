@@ -1,6 +1,6 @@
 """Looks at a whole image: one that fits the network's input, then closer ones, window by window.
 
-Ours; :mod:`clsclip.predict.zoom` says how close.
+Ours; :mod:`clsclip.zoom` says how close.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clsclip.predict.asked import Asked
 from clsclip.predict.steps import Steps
 from clsclip.predict.tiling import Windows, plan_windows, window_weight
 from clsclip.predict.transforms import resize
-from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
+from clsclip.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 
 WINDOWS_PER_BATCH: Final = 8
 """Windows that go through the network together."""

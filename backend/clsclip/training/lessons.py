@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.predict.transforms import resize
-from clsclip.predict.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 from clsclip.training.corrections import Correction
 from clsclip.training.crops import View, relight
+from clsclip.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 
 ON_OBJECT: Final = 0.75
 """Share of views that are centred near a pixel of the word, where there is one."""
