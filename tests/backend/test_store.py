@@ -115,6 +115,15 @@ def test_words_are_found_in_any_case_and_counted(store: AnnotationStore) -> None
     assert store.list(word="nucleus") == [a]
 
 
+def test_annotations_of_some_words_in_the_order_of_joining(store: AnnotationStore) -> None:
+    first = store.add(correction(words=("cell",)))
+    store.add(correction(1, words=("vessel",)))
+    second = store.add(correction(2, words=("Nucleus", "vessel")))
+    latest = store.add(correction(3, words=("Cell",)), replaces=first.id)
+    assert store.asked(["CELL", "nucleus"]) == [latest, second]
+    assert store.asked([]) == store.asked(["membrane"]) == []
+
+
 def test_lists_come_in_parts(store: AnnotationStore) -> None:
     added = [store.add(correction(k)) for k in range(5)]
     assert store.list(offset=1, limit=2) == [added[3], added[2]]
@@ -288,6 +297,7 @@ def test_postgresql_does_the_same(tmp_path: Path, postgresql: str) -> None:
     with AnnotationStore(tmp_path / "a", postgresql) as store:
         first = store.add(replace(correction(), details=Details(note="µ")))
         second = store.add(correction(1), replaces=first.id)
+        assert store.asked(["CELL"]) == [second]
         with pytest.raises(ConflictError):
             store.add(correction(2), replaces=first.id)
     with AnnotationStore(tmp_path / "a", postgresql) as again:

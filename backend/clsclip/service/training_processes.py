@@ -30,12 +30,7 @@ from clsclip.errors import (
     NotFoundError,
 )
 from clsclip.model.registry import active_model, find_model, list_models
-from clsclip.model.run_state import (
-    CANCEL_FILE,
-    locked,
-    write_process,
-    write_state,
-)
+from clsclip.model.run_state import CANCEL_FILE, locked, write_process, write_state
 from clsclip.model.versions import new_version, run_folders, settle, versions_folder
 from clsclip.service.training_record import (
     LOG_FILE,
@@ -44,12 +39,7 @@ from clsclip.service.training_record import (
     read_training,
     write_record,
 )
-from clsclip.store.store import (
-    DATABASE_VARIABLE,
-    AnnotationStore,
-    database_url,
-    store_folder,
-)
+from clsclip.store.store import DATABASE_VARIABLE, AnnotationStore, database_url, store_folder
 from clsclip.wire import check_words
 from clsclip.wire_training import Training, TrainingRequest
 from clsclip.words import canonical
@@ -252,12 +242,14 @@ class TrainingProcesses:
         self._watchers = [each for each in self._watchers if each.is_alive()] + [watcher]
 
     def _environment(self, record: TrainingRecord) -> dict[str, str]:
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1"}
         # Threads that wait for work actively would take the processor from who segments.
-        changes = {"PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
+        environment.pop(DATABASE_VARIABLE, None)
         url = database_url(self._settings.database)
         if url and str(store_folder(self._settings.store).absolute()) == record.store:
-            changes[DATABASE_VARIABLE] = url  # not as an argument: it may hold a password
-        return {**os.environ, **changes}
+            environment[DATABASE_VARIABLE] = url  # not as an argument: it may hold a password
+        return environment
 
 
 def _arguments(run: Path, record: TrainingRecord) -> list[str]:
