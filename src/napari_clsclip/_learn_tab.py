@@ -12,6 +12,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from clsclip.config import MAX_WORDS
+from clsclip.wire_training import Training
 from napari_clsclip._accept_row import AcceptRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._message import Message
@@ -22,6 +23,7 @@ from napari_clsclip._training_form import TrainingForm
 from napari_clsclip._training_job import Learning
 from napari_clsclip._training_panel import TrainingPanel
 from napari_clsclip._training_watch import TrainingWatch
+from napari_clsclip._training_words import headline
 from napari_clsclip._versions_table import VersionsTable
 
 _GAP: Final = 10
@@ -53,6 +55,7 @@ class LearnTab(QWidget):
     ) -> None:
         super().__init__()
         self._model = segment_tab.model
+        self._running = ""
         self.message = Message()
         self.accept_row = AcceptRow(viewer, connection, segment_tab, self.message)
         self.next_row = NextRow(viewer, connection, segment_tab, self.message)
@@ -106,6 +109,7 @@ class LearnTab(QWidget):
         if learning is not None:
             ordering = bool(self.watch.ordering)
             shown, versions = learning.shown, learning.versions
+            self._tell_failure(shown)
             ending = self.watch.ending
             self.panel.show_training(shown, versions, ordering=ordering, ending=ending)
             self.versions.show_versions(versions, learning.trainings, ordering=ordering)
@@ -114,6 +118,14 @@ class LearnTab(QWidget):
         for widget in (self._versions_title, self.versions):
             widget.setVisible(learning is not None)
         self._offer_words()
+
+    def _tell_failure(self, shown: Training | None) -> None:
+        """Say that a training failed that ran when it was last looked at."""
+        if shown is not None and shown.name == self._running and shown.state == "failed":
+            self.message.show_error(f"{headline(shown)}. {shown.reason}")
+        self._running = ""
+        if shown is not None and shown.state == "running":
+            self._running = shown.name
 
     def _offer_words(self) -> None:
         stored = self.accept_row.stored

@@ -97,8 +97,9 @@ class TrainingPanel(QWidget):
         self.outcome.setText(outcome(training, versions))
         every = changes_line(training.changes, old_words=len(training.changes))
         self.outcome.setToolTip("\n".join(text for text in (every, training.reason) if text))
-        failed = training.state == "failed"
-        self.outcome.setStyleSheet(f"color: {ERROR_COLOR};" if failed else "")
+        style = f"color: {ERROR_COLOR};" if training.state == "failed" else ""
+        if style != self.outcome.styleSheet():
+            self.outcome.setStyleSheet(style)
         for widget in (self.progress, self.doing, self.cancel_button):
             widget.setVisible(running)
         self.outcome.setVisible(not running)

@@ -67,7 +67,8 @@ class WordChecks(QScrollArea):
             self._lay_out(words)
         for word, box in self._boxes.items():
             count = words[word]
-            box.setText(f"{word} ({count:,} {'plane' if count == 1 else 'planes'})")
+            shown = word.replace("&", "&&")  # else Qt makes a shortcut of it
+            box.setText(f"{shown} ({count:,} {'plane' if count == 1 else 'planes'})")
             box.setToolTip(f"Learn '{word}' from all that was accepted of it.")
             box.blockSignals(True)
             box.setChecked(word in checked)

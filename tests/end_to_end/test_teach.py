@@ -133,6 +133,11 @@ def test_correct_learn_segment_better_and_go_back(
     qtbot.waitUntil(learn.form.learn_button.isEnabled, timeout=MILLISECONDS)
     qtbot.mouseClick(learn.form.learn_button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: learn.watch.learning.running, timeout=MILLISECONDS)
+    opened_later = ClsClipWidget(viewer)
+    qtbot.addWidget(opened_later)
+    title = opened_later.learn_tab.panel.title
+    qtbot.waitUntil(lambda: title.text() == f"Learning {WORD}", timeout=MILLISECONDS)
+    opened_later.close()
     qtbot.waitUntil(lambda: good_enough(learn) or ended(learn), timeout=MILLISECONDS)
     if not ended(learn):
         qtbot.mouseClick(learn.panel.cancel_button, Qt.MouseButton.LeftButton)

@@ -227,6 +227,9 @@ def test_an_interrupted_training_is_offered_and_continued(
     wait(qtbot, lambda: state(tab) == "failed")
     assert tab.panel.outcome.text() == "The loss is not a number."
     assert tab.panel.title.text() == "Learning rosette failed"
+    told = "Learning rosette failed. The loss is not a number"
+    assert [record.message for record in notification_manager.records] == [told]
+    assert tab.message.text() == told
 
 
 def test_why_nothing_can_be_learnt(show: Show, stub: TrainingStub, qtbot: QtBot) -> None:
@@ -282,6 +285,7 @@ def test_words_since_the_last_version_are_checked_and_choices_stay(
     stub.trainings = [training()]
     stub.end("mini-v2", promoted=True)
     stub.annotations.insert(0, annotation(LATER, "red blood cell"))
+    stub.annotations.append(annotation(BEGUN - timedelta(days=1), "R&D"))
     tab = show().learn_tab
     words = tab.form.words
     assert words.checked() == ("red blood cell",)
@@ -289,13 +293,15 @@ def test_words_since_the_last_version_are_checked_and_choices_stay(
     words.box("red blood cell").setChecked(False)
     qtbot.wait(300)  # further answers change nothing
     assert words.checked() == ("rosette",)
+    assert words.box("R&D").text() == "R&&D (1 plane)"
     words.box("rosette").setChecked(False)
     assert tab.form.reason.text() == "Check at least one word, and at most 64."
     stub.annotations.insert(0, annotation(LATER, "spindle"))
     tab.accept_row.refresh()
     wait(qtbot, lambda: words.checked() == ("spindle",))  # what is new is checked all the same
     assert [box.text() for box in words.findChildren(QCheckBox)] == [
-        "spindle (1 plane)", "red blood cell (1 plane)", "rosette (5 planes)"
+        "spindle (1 plane)", "red blood cell (1 plane)", "rosette (5 planes)",
+        "R&&D (1 plane)",
     ]  # fmt: skip
 
 
