@@ -16,6 +16,7 @@ from clsclip.blocks import blocks
 from clsclip.errors import FileError, InvalidConfigError, InvalidImageError
 from clsclip.image_sources import open_source
 from napari_clsclip import _large_labels
+from napari_clsclip._acceptance import accept
 from napari_clsclip._large_labels import BlockPlan, LargeFile, LargeLabels
 from napari_clsclip._large_reading import BlockReader, fingerprint, part_of, reduced, thinned
 from napari_clsclip._large_settings import (
@@ -167,6 +168,16 @@ def test_blocks_are_read_one_ahead_and_an_error_reaches_whoever_takes_them() -> 
     stopped = BlockReader(plane, blocks((40, 40), (10, 40)))
     stopped.stop()
     assert list(stopped) == []
+
+
+def test_labels_with_levels_cannot_be_accepted_for_they_cannot_be_corrected() -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((40, 50), np.uint8))
+    levels = [np.zeros((40, 50), np.uint8), np.zeros((20, 25), np.uint8)]
+    layer = viewer.add_labels(levels, multiscale=True, name="large")
+    plane = displayed_plane(image, viewer.dims)
+    with pytest.raises(InvalidImageError, match="'large' has resolution levels"):
+        accept(layer, plane, viewer.dims, ("nucleus",), ())
 
 
 def test_settings_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
