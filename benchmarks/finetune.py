@@ -4,10 +4,10 @@
 
 draws ten images with rosettes (petals around a hollow centre) among discs and threads, teaches
 ``mini`` the word "rosette" from five of them with ``napari-clsclip-train finetune``, and prints
-the IoU of rosettes on the other five and of "nucleus" on the images of nuclei, before and after,
-and the seconds that the command took, on the clock and on the processors (half of which is what
-it takes on two idle cores). Further options go to the command. The recipe of the images is this
-file; no training draws them.
+the IoU of rosettes on the other five, before and after, on how many images of nuclei the answer to
+"nucleus" is the same to the last bit, and the seconds that the command took, on the clock and on
+the processors (half of which is what it takes on two idle cores). Further options go to the
+command. The recipe of the images is this file; no training draws them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.draw import disk, ellipse, line
 
+from clsclip import Predictor
 from clsclip.training.evaluate import EvaluateSettings, evaluate
 
 WORD = "rosette"
@@ -91,12 +92,25 @@ def iou(model: str, folder: Path, word: str) -> float:
     ).miou
 
 
+def unchanged(models: tuple[str, str], folder: Path, word: str, step: int) -> str:
+    """On how many images two models answer a word with the same probabilities."""
+    files = sorted((folder / "images").iterdir())[::step]
+    first, second = map(Predictor, models)
+    same = 0
+    for file in files:
+        image = np.asarray(Image.open(file))
+        found = [model.segment(image, [word]).probabilities for model in (first, second)]
+        same += np.array_equal(*found)
+    return f"{same} of {len(files)} images"
+
+
 def main() -> int:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nuclei", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default="mini")
+    parser.add_argument("--every", type=int, default=4, help="take every N-th image of nuclei")
     args, further = parser.parse_known_args()
     learnt, kept = args.output / "learn", args.output / "test"
     draw(learnt, 5, seed=1)
@@ -118,9 +132,7 @@ def main() -> int:
         "steps": report["steps"],
         "promoted": report["promoted"],
         WORD: [round(iou(model, kept, WORD), 3) for model in (args.model, str(run))],
-        "nucleus": [
-            round(iou(model, args.nuclei, "nucleus"), 3) for model in (args.model, str(run))
-        ],
+        "nucleus_unchanged": unchanged((args.model, str(run)), args.nuclei, "nucleus", args.every),
     }
     print(json.dumps(figures, indent=2))
     return 0
