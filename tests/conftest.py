@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a network
+# Tests and the backends that they start share the cores: who waits must not keep them busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
