@@ -72,7 +72,7 @@ def accepted(tmp_path: Path, rng: np.random.Generator) -> None:
 
 
 def post(http: httpx.Client, start_from: Path, /, **changes: Any) -> httpx.Response:
-    asked = {"words": ["blob"], "minutes": 0.1, "model": str(start_from), **changes}
+    asked = {"words": ["blob"], "minutes": 0.05, "model": str(start_from), **changes}
     return http.post("/v1/trainings", json=asked)
 
 
@@ -95,11 +95,11 @@ def test_killed_resumed_and_cancelled(
 ) -> None:
     service = serve(gated, [sys.executable, QUICK])
     http: httpx.Client = service.http
-    answer = post(http, tiny_model, minutes=0.6, note="a try")
+    answer = post(http, tiny_model, minutes=0.4, note="a try")
     assert answer.status_code == 201
     started = Training.model_validate_json(answer.content)
     assert (started.name, started.state, started.images) == ("tiny-v2", "running", 4)
-    assert (started.words, started.minutes, started.note) == (("blob",), 0.6, "a try")
+    assert (started.words, started.minutes, started.note) == (("blob",), 0.4, "a try")
     assert code(post(http, tiny_model)) == (503, "busy")
     run = folder / started.name
 

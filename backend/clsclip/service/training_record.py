@@ -19,7 +19,7 @@ from clsclip.config import Settings
 from clsclip.errors import ClsClipError, FileError
 from clsclip.model.files import read_json, write_atomically
 from clsclip.model.report import Report, read_report
-from clsclip.model.run_state import METRICS_FILE, RunState, read_state
+from clsclip.model.run_state import CANCEL_FILE, METRICS_FILE, RunState, read_state
 from clsclip.wire_training import CURVE_POINTS, Change, CurvePoint, Training
 
 RECORD_FILE: Final = "training.json"
@@ -152,6 +152,8 @@ def _reason(run: Path, state: RunState) -> str:
 
 
 def _last_line(run: Path) -> str:
+    if (run / CANCEL_FILE).exists():
+        return "It was told to end, and keeps what is best so far."
     lines = _log_lines(run)
     return lines[-1] if lines else "The process starts."
 
