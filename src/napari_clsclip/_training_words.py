@@ -19,6 +19,8 @@ _HOUR: Final = 3600.0
 def headline(training: Training) -> str:
     """Say in a few words which training it is, and how it stands."""
     words = ", ".join(training.words)
+    if training.state == "cancelled" and training.promoted is not None:
+        return f"Learnt {words}, ended early"
     return {
         "running": f"Learning {words}",
         "done": f"Learnt {words}",

@@ -16,6 +16,7 @@ from napari_clsclip._training_words import (
     changes_line,
     doing,
     eta_words,
+    headline,
     outcome,
     scores_after,
     version_details,
@@ -77,6 +78,7 @@ def test_outcome(state: Any, promoted: bool | None, active: str, said: str) -> N
     ended = training(state=state, promoted=promoted, reason="So it is")
     assert outcome(ended, versions) == said
     assert can_go_on(ended) is (state in ("failed", "interrupted") or said == "So it is.")
+    assert ("Learnt rosette" in headline(ended)) is (promoted is not None)
 
 
 @pytest.mark.parametrize(
