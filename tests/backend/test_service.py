@@ -353,6 +353,9 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
     answers = {
         ("get", "/v1/health"): "HealthReport",
         ("get", "/v1/models"): "ModelList",
+        ("get", "/v1/window"): "ModelWindow",
+        ("post", "/v1/gain"): "ImageGain",
+        ("get", "/v1/annotations/embeddings"): "Embeddings",
         ("get", "/v1/segment/{request_id}"): "Progress",
         ("get", "/v1/annotations"): "AnnotationList",
         ("get", "/v1/trainings"): "TrainingList",
