@@ -45,18 +45,16 @@ from pydantic import (
 )
 
 from clsclip.config import (
-    MAX_WORD_LENGTH,
-    MAX_WORDS,
     RegionSettings,
     SegmentSettings,
 )
 from clsclip.errors import (
     InvalidImageError,
     InvalidRequestError,
-    InvalidWordError,
 )
 from clsclip.npz import decode_npz, encode_npz
 from clsclip.segmentation import RegionUsed, Segmentation
+from clsclip.typed_words import check_words
 
 API_PREFIX: Final = "/v1"
 NPZ_MEDIA_TYPE: Final = "application/x-npz"
@@ -241,49 +239,6 @@ class _SegmentationMeta(Message):
     proposals: tuple[tuple[_Proposal, ...], ...] = ()
 
 
-def parse_words(text: str) -> tuple[str, ...]:
-    """Split comma-separated class words.
-
-    Raises
-    ------
-    InvalidWordError
-        If nothing is left, or by :func:`check_words`.
-    """
-    return check_words(tuple(part for part in text.split(",") if part.strip()))
-
-
-def check_words(words: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Strip, collapse white space and drop repetitions (letter case ignored).
-
-    Raises
-    ------
-    InvalidWordError
-        If there is no word, an empty one, one of more than ``MAX_WORD_LENGTH`` characters, or
-        more than ``MAX_WORDS`` of them.
-    """
-    cleaned: dict[str, str] = {}
-    for word in words:
-        text = " ".join(word.split())
-        if not text:
-            raise InvalidWordError("A class word is empty. Type what to segment, e.g. 'nucleus'.")
-        if len(text) > MAX_WORD_LENGTH:
-            raise InvalidWordError(
-                f"The class word '{text[:20]}…' has {len(text)} characters; "
-                f"at most {MAX_WORD_LENGTH} can be read. Use a short phrase."
-            )
-        cleaned.setdefault(text.casefold(), text)
-    if not cleaned:
-        raise InvalidWordError(
-            "No class word was given. Type what to segment, e.g. 'nucleus', "
-            "or several words separated by commas."
-        )
-    if len(cleaned) > MAX_WORDS:
-        raise InvalidWordError(
-            f"{len(cleaned)} class words were given; at most {MAX_WORDS} fit in one request."
-        )
-    return tuple(cleaned.values())
-
-
 def encode_segment_request(image: NDArray[Any], request: SegmentRequest) -> bytes:
     """Bytes of a request; see :func:`decode_segment_request` for the array's format.
 
@@ -317,7 +272,7 @@ def decode_segment_request(body: bytes, max_bytes: int) -> tuple[NDArray[Any], S
         Booleans, integers or real numbers; whether its shape and values can be segmented is for
         the predictor to say.
     request : SegmentRequest
-        Its words are those of :func:`check_words`.
+        Its words are those of :func:`clsclip.typed_words.check_words`.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from clsclip.errors import ClsClipError, ConflictError, InvalidImageError
-from clsclip.wire import parse_words
+from clsclip.typed_words import parse_words
 from clsclip.wire_annotations import Annotation, AnnotationList
 from napari_clsclip._accept_job import StoreJob
 from napari_clsclip._acceptance import Acceptance, accept

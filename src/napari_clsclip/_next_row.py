@@ -22,7 +22,8 @@ from qtpy.QtWidgets import (
 
 from clsclip.errors import CancelledError, ClsClipError, InvalidImageError
 from clsclip.ranking import Ranked
-from clsclip.wire import SegmentRequest, parse_words
+from clsclip.typed_words import parse_words
+from clsclip.wire import SegmentRequest
 from napari_clsclip._candidates import Candidate, files_of, planes_of, world_position
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._layers import Plane, displayed_plane

@@ -29,7 +29,8 @@ from clsclip.errors import (
     InvalidImageError,
 )
 from clsclip.segmentation import Segmentation
-from clsclip.wire import Progress, SegmentRequest, parse_words
+from clsclip.typed_words import parse_words
+from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._adjustments import Adjustments
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection

@@ -25,16 +25,15 @@ from clsclip.errors import (
     RequestTooLargeError,
 )
 from clsclip.segmentation import RegionUsed, Segmentation
+from clsclip.typed_words import check_words, parse_words
 from clsclip.wire import (
     ErrorAnswer,
     SegmentRequest,
-    check_words,
     decode_segment_request,
     decode_segmentation,
     encode_segment_request,
     encode_segmentation,
     error_json,
-    parse_words,
 )
 
 MB = 2**20

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 
-from clsclip.wire import parse_words
+from clsclip.typed_words import parse_words
 
 MANIFEST = PluginManifest.from_distribution("napari-clsclip")
 SAMPLES = MANIFEST.contributions.sample_data or []

@@ -21,7 +21,7 @@ from clsclip.config import (
     ThresholdSettings,
 )
 from clsclip.errors import ClsClipError
-from clsclip.wire import parse_words
+from clsclip.typed_words import parse_words
 
 if TYPE_CHECKING:
     from clsclip.batch.large import BlockProgress

@@ -35,10 +35,6 @@ class WordHead:
     words: tuple[str, ...]
     head: ClsClip
 
-    def state(self) -> dict[str, Tensor]:
-        """Weights of the head."""
-        return self.head.head_state()
-
 
 def head_like(model: ClsClip, state: Mapping[str, Tensor]) -> ClsClip:
     """A head of the same shape on the same towers, with other weights, where ``model`` is."""

@@ -19,7 +19,8 @@ from clsclip.predict.large import LargeSegmenter
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.steps import Steps
 from clsclip.segmentation import Segmentation
-from clsclip.wire import PlanePart, check_words
+from clsclip.typed_words import check_words
+from clsclip.wire import PlanePart
 
 
 class PartPredictor(Predictor):

@@ -16,7 +16,6 @@ from torch import Tensor
 from clsclip.config import DEFAULT_MODEL, RegionMode, SegmentSettings
 from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, load_word_heads, model_version
-from clsclip.model.clsclip import ClsClip
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
@@ -33,7 +32,7 @@ from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import RegionUsed, Segmentation
-from clsclip.wire import check_words
+from clsclip.typed_words import check_words
 from clsclip.zoom import whole_image_zoom
 
 _MAX_CACHED_WORDS: Final = 4096
@@ -84,10 +83,6 @@ class Predictor:
     def whole_image_zoom(self, shape: tuple[int, int]) -> float:
         """The zoom of a single look at a whole image of some rows and columns: plain ClsCLIP."""
         return whole_image_zoom(shape, self._reads.size)
-
-    def head_of(self, word: str) -> ClsClip:
-        """The head that answers for a word; not to be changed."""
-        return self._head_of(without_article(word))
 
     def teach(self, words: Sequence[str], head: Mapping[str, Tensor], version: str) -> None:
         """Answer for some words with another head on the same towers, such as one in training.
@@ -330,7 +325,7 @@ class Predictor:
 
     def _ask(self, words: Sequence[str], templates: bool) -> Asked:
         tokens = tuple(self._word(word, templates) for word in words)
-        return Asked(tokens, tuple(self.head_of(word) for word in words))
+        return Asked(tokens, tuple(self._head_of(without_article(word)) for word in words))
 
     def _word(self, word: str, templates: bool) -> Tensor:
         """T^cls of a word, shape (d,), remembered."""

@@ -40,7 +40,7 @@ from clsclip.service.training_record import (
     write_record,
 )
 from clsclip.store.store import DATABASE_VARIABLE, AnnotationStore, database_url, store_folder
-from clsclip.wire import check_words
+from clsclip.typed_words import check_words
 from clsclip.wire_training import Training, TrainingRequest
 from clsclip.words import canonical
 

@@ -23,7 +23,7 @@ from clsclip.store.annotation import AnnotationArrays, check_correction, content
 from clsclip.store.arrays import ArrayFiles, sha256_of
 from clsclip.store.database import faults
 from clsclip.store.schema import AnnotationRow, WordRow, open_database
-from clsclip.wire import check_words
+from clsclip.typed_words import check_words
 from clsclip.wire_annotations import Annotation, Correction, Details
 
 ARRAYS_FOLDER: Final = "arrays"
