@@ -7,26 +7,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.blocks import Block, Region, blocks, window_halo
-from clsclip.errors import (
-    BackendDiedError,
-    BusyError,
-    CancelledError,
-    ConflictError,
-    InvalidImageError,
-)
+from clsclip.errors import CancelledError, ConflictError, InvalidImageError
 from clsclip.segmentation import Segmentation, lowest_foreground
 from clsclip.wire import PlanePart, Progress, SegmentRequest
 from napari_clsclip._large_labels import BlockPlan, LargeFile, LargeLabels
 from napari_clsclip._large_reading import BlockReader, fingerprint, part_of, reduced, thinned
 from napari_clsclip._layers import Plane
-from napari_clsclip._segment_job import SegmentJob, read_plane
+from napari_clsclip._patient_backend import PatientBackend
+from napari_clsclip._segment_job import read_plane
 from napari_clsclip._supervisor import BackendSupervisor
+
+if TYPE_CHECKING:
+    from clsclip.looks import Passes
 
 FINE_ZOOM: Final = 1 / 8
 """Words with a zoom below this are looked for in one piece, in a reduced plane: around blocks,
@@ -51,12 +49,6 @@ READ_BYTES: Final = 256 * 2**20
 
 ANSWER_BYTES: Final = 64 * 2**20
 """Bytes of an answer; more words are asked for one after the other."""
-
-MOST_DEATHS: Final = 3
-"""How often in a row the backend may die over one request before that is given up."""
-
-BUSY_SECONDS: Final = 5.0
-"""After which time a backend with a full queue is asked again."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +123,7 @@ class LargeJob:
         self.earlier = 0
         self.progress = LargeProgress("overview", 0, 0)
         self.error: Exception | None = None
-        self._supervisor = supervisor
+        self._backend = PatientBackend(supervisor, plane)
         self._plane = plane
         self._overview = overview
         self._request = request
@@ -139,9 +131,8 @@ class LargeJob:
         self._source = source
         self._folder = folder
         self._large_from = large_from
-        self._current: SegmentJob | None = None
         self._reader: BlockReader | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = self._backend.cancelled
         self._ended = threading.Event()
 
     def start(self) -> None:
@@ -150,10 +141,8 @@ class LargeJob:
 
     def cancel(self) -> None:
         """End the job now. No further block is read; what is finished stays on disk."""
-        self._cancelled.set()
-        current, reader = self._current, self._reader
-        if current is not None:
-            current.cancel()
+        self._backend.cancel()
+        reader = self._reader
         if reader is not None:
             reader.stop()
 
@@ -165,8 +154,7 @@ class LargeJob:
     @property
     def steps(self) -> Progress | None:
         """How far the backend is with what it works on."""
-        current = self._current
-        return None if current is None else current.progress
+        return self._backend.steps
 
     def _run(self) -> None:
         try:
@@ -221,11 +209,10 @@ class LargeJob:
         """Each word's zoom, and blocks of a size that suits them."""
         request = self._request
         if request.zoom is not None:
-            passes: tuple[tuple[float, ...], ...] = ((request.zoom,),) * len(request.words)
+            passes: Passes = ((request.zoom,),) * len(request.words)
         else:
             passes = self._choose_passes()
-        fine = [zoom for zooms in passes if _is_fine(zooms) for zoom in zooms]
-        halo = window_halo(self._window(), min(fine)) if fine else 0
+        fine, halo = self._reach(passes)
         sample = read_plane(part_of(self._plane, _corner(self._plane.index.size)))
         pixel_bytes = sample.nbytes // (sample.shape[0] * sample.shape[1])
         side = BLOCK_MODEL_SIDE / max(fine) if fine else LARGEST_BLOCK
@@ -236,7 +223,7 @@ class LargeJob:
             core //= 2
         return BlockPlan(core, passes)
 
-    def _choose_passes(self) -> tuple[tuple[float, ...], ...]:
+    def _choose_passes(self) -> Passes:
         """As the command line chooses, see :func:`clsclip.looks.choose_passes`."""
         from clsclip.looks import choose_passes, overview_step  # takes a moment to import
 
@@ -256,8 +243,7 @@ class LargeJob:
 
     def _segment(self, labels: LargeLabels) -> None:
         plan = labels.plan
-        fine = [zoom for zooms in plan.passes if _is_fine(zooms) for zoom in zooms]
-        halo = window_halo(self._window(), min(fine)) if fine else 0
+        fine, halo = self._reach(plan.passes)
         cut = blocks(self._plane.index.size, plan.core, halo)
         missing = [block for block in cut if block.number not in labels.done]
         if not missing:
@@ -358,29 +344,15 @@ class LargeJob:
             part=part,
         )
 
-    def _window(self) -> int:
-        client = self._supervisor.ready_client(self._cancelled.is_set)
-        return client.window(self._request.model).image_size
+    def _reach(self, passes: Passes) -> tuple[list[float], int]:
+        """Zooms of the words that are looked for block by block, and pixels around a block."""
+        fine = [zoom for zooms in passes if _is_fine(zooms) for zoom in zooms]
+        if not fine:
+            return fine, 0
+        return fine, window_halo(self._backend.window(self._request.model), min(fine))
 
     def _ask(self, request: SegmentRequest, image: NDArray[Any]) -> Segmentation:
-        """Ask the backend, once more if it died or is busy."""
-        deaths = 0
-        while True:
-            job = SegmentJob(self._supervisor, self._plane, request, read=lambda: image)
-            self._current = job
-            if self._cancelled.is_set():
-                job.cancel()  # a cancel() just before did not see this job
-            job.run()
-            try:
-                answer = job.result()
-            except BackendDiedError:
-                deaths += 1
-                if deaths == MOST_DEATHS:
-                    raise
-            except BusyError:
-                self._cancelled.wait(BUSY_SECONDS)
-            else:
-                break
+        answer = self._backend.ask(request, image)
         if self.model_version and answer.model_version != self.model_version:
             raise ConflictError(
                 f"The weights of the model '{request.model}' have changed. What is finished with "

@@ -1,0 +1,85 @@
+"""Requests that outlast a backend which dies or is busy. No Qt."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+from clsclip.errors import BackendDiedError, BusyError
+from clsclip.segmentation import Segmentation
+from clsclip.wire import Progress, SegmentRequest
+from napari_clsclip._layers import Plane
+from napari_clsclip._segment_job import SegmentJob
+from napari_clsclip._supervisor import BackendSupervisor
+
+MOST_DEATHS: Final = 3
+"""How often in a row the backend may die over one request before that is given up."""
+
+BUSY_SECONDS: Final = 5.0
+"""After which time a backend with a full queue is asked again."""
+
+
+class PatientBackend:
+    """Asks one request after the other, in the thread that calls.
+
+    Parameters
+    ----------
+    supervisor : BackendSupervisor
+    plane : Plane
+        What the requests are about.
+
+    Attributes
+    ----------
+    cancelled : threading.Event
+        Set by :meth:`cancel`.
+    """
+
+    def __init__(self, supervisor: BackendSupervisor, plane: Plane) -> None:
+        self.cancelled: Final = threading.Event()
+        self._supervisor = supervisor
+        self._plane = plane
+        self._current: SegmentJob | None = None
+
+    @property
+    def steps(self) -> Progress | None:
+        """How far the backend is with what it works on."""
+        current = self._current
+        return None if current is None else current.progress
+
+    def cancel(self) -> None:
+        """End the request that is under way, and every later one at once; from any thread."""
+        self.cancelled.set()
+        current = self._current
+        if current is not None:
+            current.cancel()
+
+    def window(self, model: str) -> int:
+        """Side of what a model looks at at once, in model pixels."""
+        return self._supervisor.ready_client(self.cancelled.is_set).window(model).image_size
+
+    def ask(self, request: SegmentRequest, image: NDArray[Any]) -> Segmentation:
+        """Segment an image, once more if the backend died over it or is busy.
+
+        Raises
+        ------
+        ClsClipError
+            What the backend answers; ``BackendDiedError`` after ``MOST_DEATHS`` deaths,
+            ``CancelledError`` after :meth:`cancel`.
+        """
+        deaths = 0
+        while True:
+            job = SegmentJob(self._supervisor, self._plane, request, read=lambda: image)
+            self._current = job
+            if self.cancelled.is_set():
+                job.cancel()  # a cancel() just before did not see this job
+            job.run()
+            try:
+                return job.result()
+            except BackendDiedError:
+                deaths += 1
+                if deaths == MOST_DEATHS:
+                    raise
+            except BusyError:
+                self.cancelled.wait(BUSY_SECONDS)
