@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import npe2
 import numpy as np
-from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from clsclip.errors import InvalidImageError
-from napari_clsclip._layers import Plane, displayed_plane
+from napari_clsclip._layers import Plane, middle_plane
 from napari_clsclip._plane_choice import EveryPlane
-
-if TYPE_CHECKING:
-    from napari.components import Dims
 
 MOST: Final = 500
 """Candidates that are looked at, spread evenly over all that there are."""
@@ -64,7 +60,7 @@ class Candidate:
         if self.file is None:
             raise InvalidImageError(f"'{self.name}' is neither a plane nor a file.")
         layer = read_image_layer(self.file)
-        plane = displayed_plane(layer, middle(layer), level=0)
+        plane = middle_plane(layer)
         return plane, finest_position(plane, layer.level_shapes[0])
 
 
@@ -134,13 +130,6 @@ def read_image_layer(file: Path) -> Image:
             f"'{file}' cannot be read ({type(error).__name__}: {error})."
         ) from error
     raise InvalidImageError(f"'{file}' holds no image.")
-
-
-def middle(layer: Image) -> Dims:
-    """Axes of a viewer with this layer alone, with the sliders in the middle."""
-    viewer = ViewerModel()
-    viewer.layers.append(layer)
-    return viewer.dims
 
 
 def finest_position(plane: Plane, finest: Sequence[int]) -> dict[int, int]:

@@ -254,7 +254,40 @@ def displayed_plane(
         If the plane has too many pixels to be read whole, or by :func:`displayed_index`.
     """
     level = int(layer.data_level) if level is None else level
-    index = displayed_index(layer, dims, level)
+    return plane_at(layer, displayed_index(layer, dims, level), level, whole=whole)
+
+
+def middle_plane(layer: Image) -> Plane:
+    """Choose the plane in the middle of all axes but the last two, at the finest level.
+
+    Raises
+    ------
+    InvalidImageError
+        If it has too many pixels to be read whole.
+    """
+    shape = tuple(int(length) for length in layer.level_shapes[0])
+    first = len(shape) - 2
+    parts: list[int | slice] = [length // 2 for length in shape[:first]]
+    index = PlaneIndex((*parts, slice(None), slice(None)), (first, first + 1), shape)
+    return plane_at(layer, index, 0)
+
+
+def plane_at(layer: Image, index: PlaneIndex, level: int, *, whole: bool = True) -> Plane:
+    """Describe a plane of an image layer.
+
+    Parameters
+    ----------
+    layer : Image
+    index : PlaneIndex
+        Which plane of the resolution level.
+    level, whole
+        See :func:`displayed_plane`.
+
+    Raises
+    ------
+    InvalidImageError
+        If the plane has too many pixels to be read whole.
+    """
     if whole:
         require_readable(index, layer.name)
     low, high = (float(limit) for limit in layer.contrast_limits)

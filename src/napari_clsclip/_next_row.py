@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -135,15 +137,15 @@ class NextRow(QWidget):
                 self._open_next()
                 return
             folder = self.folder
-            candidates = self._planes() if folder is None else files_of(folder)
+            find = self._planes() if folder is None else partial(files_of, folder)
         except ClsClipError as error:
             self._message.show_error(error.message)
             return
         self._asked, self._ranking, self._place = asked, None, 0
-        job = self._job = RankingJob(self._connection.supervisor, candidates, request)
+        job = self._job = RankingJob(self._connection.supervisor, find, request)
         self.destroyed.connect(job.cancel)
         self._message.show_text("")
-        self.progress.setRange(0, len(candidates))
+        self.progress.setRange(0, 0)
         self._show_busy(True)
         job.start()
         self._poll_timer.start()
@@ -165,14 +167,14 @@ class NextRow(QWidget):
         where = self.folder or self._tab.image.value
         return (where, request.words, request.model, request.zoom)
 
-    def _planes(self) -> list[Candidate]:
+    def _planes(self) -> Callable[[], list[Candidate]]:
         image = self._tab.image.value
         if image is None:
             raise InvalidImageError(
                 "There is no image. Open one whose planes are to be looked at, or choose a folder."
             )
         plane = self._tab.channels.apply(displayed_plane(image, self._viewer.dims))
-        return planes_of(plane, image.level_shapes[0])
+        return partial(planes_of, plane, image.level_shapes[0])
 
     def _choose(self, row: int) -> None:
         if self.source.itemText(row) != _FOLDER:
@@ -186,6 +188,7 @@ class NextRow(QWidget):
         job = self._job
         if job is None:
             return
+        self.progress.setRange(0, job.total)
         self.progress.setValue(job.done_count)
         if not job.done:
             return

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,24 +53,25 @@ class RankingJob:
     Parameters
     ----------
     supervisor : BackendSupervisor
-    candidates : sequence of Candidate
+    find : callable
+        Gives the candidates; called in the thread, for a folder may be far away.
     request : SegmentRequest
         Words, model and zoom; the contrast limits are those of each candidate.
 
     Attributes
     ----------
-    done_count : int
-        Candidates that were looked at.
+    done_count, total : int
+        Candidates that were looked at, and all; 0 until they are known.
     """
 
     def __init__(
         self,
         supervisor: BackendSupervisor,
-        candidates: Sequence[Candidate],
+        find: Callable[[], Sequence[Candidate]],
         request: SegmentRequest,
     ) -> None:
-        self.candidates: Final = tuple(candidates)
-        self.done_count = 0
+        self.done_count = self.total = 0
+        self._find = find
         self._supervisor = supervisor
         self._request = request
         self._id = uuid.uuid4().hex
@@ -118,11 +118,13 @@ class RankingJob:
                 self._supervisor.suspect()
 
     def _ranked(self, client: Client) -> Ranking:
+        candidates = self._find()
+        self.total = len(candidates)
         known = self._known(client)
         measured: list[Measured[Candidate]] = []
         unreadable: list[str] = []
         accepted = 0
-        for candidate in self.candidates:
+        for candidate in candidates:
             if self._cancelled.is_set():
                 break
             try:
@@ -141,7 +143,7 @@ class RankingJob:
                     seen_at = replace(candidate, position=position)
                     measured.append(Measured(seen_at, gain.expected, looks))
             self.done_count += 1
-        complete = self.done_count == len(self.candidates)
+        complete = self.done_count == self.total
         if not measured and not complete:
             raise CancelledError("Cancelled before anything was looked at.")
         ranked = tuple(rank(measured, known))
