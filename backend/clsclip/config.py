@@ -42,6 +42,10 @@ RegionMode = Literal["none", "auto", "detector", "open-vocabulary", "tiles"]
 """Where region proposals come from; see :class:`RegionSettings`."""
 
 
+LabelFormat = Literal["tiff", "png", "coco", "yolo", "voc"]
+"""File formats of labels; "tiff" is always written, for the others are made from it."""
+
+
 class DeviceSettings(Settings):
     """Where it is computed."""
 
