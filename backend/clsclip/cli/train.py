@@ -9,16 +9,18 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
-from clsclip.errors import CancelledError, ClsClipError
+from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.model.files import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
+from clsclip.training.distributed import launched, process_group
 from clsclip.training.evaluate import EvaluateSettings, evaluate
 from clsclip.training.exchange import (
     ExportSettings,
@@ -26,13 +28,16 @@ from clsclip.training.exchange import (
     export_annotations,
     import_annotations,
 )
-from clsclip.training.finetune import finetune
+from clsclip.training.finetune import assist, finetune
 from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.fit import FitSettings, fit
 from clsclip.training.pretrain import PretrainSettings, pretrain
 
 CANCELLED: Final = 130
 """Exit code after a signal, as shells have it for SIGINT."""
+
+_TOGETHER: Final = ("pretrain", "fit", "finetune")
+"""Commands that several processes do together; see clsclip.training.distributed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,6 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if launched() > 1 and args.command not in _TOGETHER:
+        raise InvalidConfigError(
+            f"'{args.command}' works in one process, and the launcher started {launched()}. Call "
+            f"it without the launcher; {', '.join(_TOGETHER)} train in several."
+        )
     if args.command == "evaluate":
         result = evaluate(settings_from(args, EvaluateSettings), _tell)
         text = json.dumps(result.model_dump(), indent=2)
@@ -86,11 +96,7 @@ def _run(args: argparse.Namespace) -> int:
         print(text)  # noqa: T201
         return 0
     if args.command == "finetune":
-        with _signals() as stop:
-            finetune(settings_from(args, FinetuneSettings), args.output, resume=args.resume,
-                     tell=_tell, cancelled=stop.is_set)  # fmt: skip
-        print(args.output)  # noqa: T201
-        return CANCELLED if stop.is_set() else 0
+        return _finetune(settings_from(args, FinetuneSettings), args.output, args.resume)
     if args.command == "import":
         print(import_annotations(settings_from(args, ImportSettings)))  # noqa: T201
         return 0
@@ -98,19 +104,47 @@ def _run(args: argparse.Namespace) -> int:
         for folder in export_annotations(settings_from(args, ExportSettings)):
             print(folder)  # noqa: T201
         return 0
-    if args.command == "pretrain":
-        path = pretrain(settings_from(args, PretrainSettings), args.output, resume=args.resume,
-                        tell=_tell)  # fmt: skip
-    elif args.command == "detect":
+    if args.command in ("pretrain", "fit"):
+        return _train_on_folders(args)
+    if args.command == "detect":
         path = train_detector(
             settings_from(args, DetectSettings), args.output, resume=args.resume, tell=_tell
         )
-    elif args.command == "fit":
-        path = fit(settings_from(args, FitSettings), args.output, resume=args.resume, tell=_tell)
     else:
         path = bundle(settings_from(args, BundleSettings))
     print(path)  # noqa: T201
     return 0
+
+
+def _finetune(settings: FinetuneSettings, output: Path, resume: bool) -> int:
+    with _signals() as stop, process_group(settings.device) as group:
+        if not group.leads:
+            assist(settings, output, group)
+            return 0
+        finetune(settings, output, resume=resume, tell=_tell, cancelled=stop.is_set, group=group)
+    print(output)  # noqa: T201
+    return CANCELLED if stop.is_set() else 0
+
+
+def _train_on_folders(args: argparse.Namespace) -> int:
+    if args.command == "pretrain":
+        clip = settings_from(args, PretrainSettings)
+        work = partial(pretrain, clip)
+        device = clip.device
+    else:
+        head = settings_from(args, FitSettings)
+        work = partial(fit, head)
+        device = head.device
+    with process_group(device) as group:
+        tell = _tell if group.leads else _silent
+        path = work(args.output, resume=args.resume, tell=tell, group=group)
+        if group.leads:
+            print(path)  # noqa: T201
+    return 0
+
+
+def _silent(_: str) -> None:
+    """Where the leading process tells."""
 
 
 @contextmanager

@@ -4,7 +4,9 @@ The words get a head of their own, a copy of the one that answered for them: its
 decoder move, CLIP stays frozen, and all other words are answered as before
 (:mod:`clsclip.model.word_heads`). Views of the corrected images are mixed with drawn scenes
 (:mod:`clsclip.training.replay`). Some images are held out: by them the best state of the run is
-chosen, and the new version is promoted or not.
+chosen, and the new version is promoted or not. Several processes may train together, see
+:mod:`clsclip.training.distributed`: the leading one calls :func:`finetune`, the others
+:func:`assist`.
 """
 
 from __future__ import annotations
@@ -12,19 +14,17 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
 
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
-from clsclip.model.checkpoint import load_model, load_word_heads, save_run_model
+from clsclip.model.checkpoint import save_run_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import read_config
-from clsclip.model.device import choose_device
 from clsclip.model.files import write_atomically
 from clsclip.model.registry import find_model
 from clsclip.model.report import REPORT_FILE, Figures, Report
@@ -38,24 +38,19 @@ from clsclip.model.run_state import (
     read_state,
     write_state,
 )
-from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
+from clsclip.model.word_heads import WordHead, head_like, with_word_head
 from clsclip.predict.predictor import Predictor
 from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.store.schema import without_password
-from clsclip.store.store import database_url, store_folder
-from clsclip.training.checks import LOOKED_AT, Best, Checks, mildest
+from clsclip.store.store import store_folder
+from clsclip.training.checks import LOOKED_AT, Checks, mildest
 from clsclip.training.corrections import Correction
-from clsclip.training.finetune_settings import FinetuneSettings, Plan
-from clsclip.training.fit import trained_parts
-from clsclip.training.footprint import require_memory
+from clsclip.training.distributed import ProcessGroup, alone
+from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.holdout import Question, judge, known_questions, measure
-from clsclip.training.lesson_loss import LessonLoss
-from clsclip.training.lessons import Lesson, Lessons
-from clsclip.training.loop import cosine_rate, train
-from clsclip.training.prefetch import prefetch
-from clsclip.training.replay import Memory
 from clsclip.training.run import RUN_FILE, STATE_FILE, Clock, Run
-from clsclip.training.taught import TAUGHT, Taught, earlier_lessons, read_earlier
+from clsclip.training.taught import TAUGHT, Taught
+from clsclip.training.word_training import WordTraining, read_lesson
 from clsclip.words import canonical
 
 REPEATED: Final = 6
@@ -69,6 +64,7 @@ def finetune(
     resume: bool = False,
     tell: Callable[[str], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    group: ProcessGroup | None = None,
 ) -> Report:
     """Train, compare with the older model, and make the run directory a model directory.
 
@@ -87,6 +83,9 @@ def finetune(
     cancelled : callable
         Asked between steps; an answer of True ends the run with what is best so far. So does a
         file ``cancel`` in the run directory.
+    group : ProcessGroup, optional
+        The processes that train it together, all others by :func:`assist`; by default, this one is
+        alone.
 
     Returns
     -------
@@ -105,6 +104,7 @@ def finetune(
     CancelledError
         If it was cancelled before there was anything to keep.
     """
+    group = group or alone(settings.device)
     with locked(output):
         session = _Session(output, tell, lambda: cancelled() or (output / CANCEL_FILE).exists())
         before = read_state(output)
@@ -114,12 +114,13 @@ def finetune(
         run = Run(output, _public(settings), resume=resume)
         if before is not None and before.state == "done" and resume:
             tell(f"The run in '{output}' is over.")
+            group.agree(False)  # nothing to train
             return Report.model_validate_json((output / REPORT_FILE).read_bytes())
         if before is not None and resume:
             session.earlier = before.seconds + _starting_time(output, before)
         session.write("running")
         try:
-            report = _finetune(settings, run, session)
+            report = _finetune(settings, run, session, group)
         except CancelledError as error:
             session.write("cancelled", error.message)
             raise
@@ -180,71 +181,67 @@ class _Session:
             )
 
 
-def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report:
-    lesson = Taught.of(settings)
-    database = database_url(settings.database)
-    material = lesson.read(session.tell, database)
-    words = material.words
-    learnt, held_out = material.split(settings.holdout, settings.seed)
-    device = choose_device(settings.device)
+def assist(settings: FinetuneSettings, output: Path, group: ProcessGroup) -> None:
+    """Train beside the process that leads, see :func:`finetune`; nothing is measured or written.
+
+    Returns when the run is over, or when there is nothing to train.
+
+    Parameters
+    ----------
+    settings : FinetuneSettings
+    output : Path
+        Run directory.
+    group : ProcessGroup
+    """
+    if not group.agree(False)[0]:
+        return
     folder = find_model(settings.model)
-    taught = tuple(each for each in earlier_lessons(read_config(folder)) if each != lesson)
-    earlier = read_earlier(taught, lesson, words, session.tell, database)
+    data = read_lesson(settings, folder, lambda _: None)
+    training = WordTraining(settings, folder, data.words, group)
+    run = Run(output, settings, resume=True, writes=False)
+    training.train(run, training.load_state(run), data)
+
+
+def _finetune(
+    settings: FinetuneSettings, run: Run, session: _Session, group: ProcessGroup
+) -> Report:
+    folder = find_model(settings.model)
+    data = read_lesson(settings, folder, session.tell)
+    words, held_out = data.words, data.held_out
     session.check()
-    predictor = Predictor(settings.model, device=settings.device)
+    predictor = Predictor(settings.model, device=str(group.device))
     version = predictor.version
-    model = load_model(folder).to(device)
-    heads = load_word_heads(folder, model)
-    if device.type == "cpu":
-        model.towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
-    size = model.settings.image_size
-    plan = Plan(settings, size, model.towers.patch_size)
-    for side in (plan.first_size, size):
-        require_memory(model, sum(plan.views(side)), side, device)
-    questions = known_questions(predictor, words, size, session.check) + _repeated(earlier)
+    training = WordTraining(settings, folder, words, group)
+    size = training.model.settings.image_size
+    questions = known_questions(predictor, words, size, session.check) + _repeated(data.earlier)
     names = _names(words, settings.word or settings.words)
     started = time.monotonic()
     before = measure(predictor, held_out, names, questions, session.check)
     measuring = time.monotonic() - started
     session.tell(f"before: {before.describe()}")
 
-    older = _older_head(words, model, heads)
-    new = head_like(model, older.head_state())
-    trained = trained_parts(new).requires_grad_(True).train()
-    best = Best(trained)
-    optimizer = torch.optim.AdamW(trained.parameters(), lr=settings.learning_rate)
-    clock = run.load_state({"head": trained, "best": best}, optimizer)
+    best = training.best
+    clock = training.load_state(run)
     run.report(
-        step=clock.step, seconds=round(clock.seconds, 1), images=len(learnt) + len(held_out),
-        measuring=round(measuring, 1), **_first_look(predictor, held_out, names, before, clock),
+        step=clock.step, seconds=round(clock.seconds, 1),
+        images=len(data.learnt) + len(held_out), measuring=round(measuring, 1),
+        **_first_look(predictor, held_out, names, before, clock),
     )  # fmt: skip
-    seed = (settings.seed, clock.step)
-    budget = plan.budget(len(learnt))
-    checks = Checks(
-        run, trained, best, optimizer, predictor=predictor, held_out=held_out, words=names,
-        questions=questions, before=before, most_lost=settings.most_lost, budget=budget,
-        cancelled=session.cancelled, tell=session.tell, saved=lambda: session.write("running"),
-    )  # fmt: skip
-    if clock.part(budget) < 1 and not best.stalled:
-        loss = LessonLoss(
-            new,
-            lambda side: Memory(
-                older, words, count=plan.remembered(side), size=side,
-                rng=np.random.default_rng((*seed, side)),
-                check=lambda: None if clock.step else session.check(),
-            ),
-            lambda side: plan.views(side)[1], np.random.default_rng((*seed, 4)),
+    budget = training.budget(len(data.learnt))
+    goes_on = clock.part(budget) < 1 and not best.stalled
+    group.agree(goes_on)
+    if goes_on:
+        checks = Checks(
+            run, training.trained, best, training.optimizer, predictor=predictor,
+            held_out=held_out, words=names, questions=questions, before=before,
+            most_lost=settings.most_lost, budget=budget, cancelled=session.cancelled,
+            tell=session.tell, saved=lambda: session.write("running"),
         )  # fmt: skip
-        lessons = Lessons(learnt, words, size, np.random.default_rng(seed), earlier)
-        train(
-            run, {"head": trained, "best": best}, optimizer, clock,
-            _batches(lessons, plan, budget, clock), loss, settings=budget,
-            rate=lambda part: cosine_rate(part, warm_up=0.05), tell=session.tell,
-            accumulate=settings.accumulate, report_steps=10, over=checks,
-        )  # fmt: skip
+        training.train(run, clock, data, over=checks, check=session.check, tell=session.tell)
     part, weights = 1.0, best.weights.state_dict()
     if questions:
-        part, weights = mildest(predictor, older.head_state(), weights, held_out, names, before)
+        older = training.older.head_state()
+        part, weights = mildest(predictor, older, weights, held_out, names, before)
     predictor.teach(words, weights, "new")
     after = measure(predictor, held_out, names, questions)
     session.tell(f"after: {after.describe()}")
@@ -252,20 +249,16 @@ def _finetune(settings: FinetuneSettings, run: Run, session: _Session) -> Report
     report = Report(
         model=settings.model, model_version=version, words=tuple(names.values()), before=before,
         after=after, promoted=promoted, reason=reason,
-        held_out=tuple(correction.name for correction in held_out), learnt_from=len(learnt),
-        steps=clock.step, best_step=int(best.step), part=part, seconds=round(session.seconds, 1),
+        held_out=tuple(correction.name for correction in held_out),
+        learnt_from=len(data.learnt), steps=clock.step, best_step=int(best.step), part=part,
+        seconds=round(session.seconds, 1),
     )  # fmt: skip
-    heads = with_word_head(heads, WordHead(words, head_like(model, weights)))
-    _save(model.cpu(), heads, folder, run.path, settings, report, (*taught, lesson))
+    model = training.model
+    heads = with_word_head(training.heads, WordHead(words, head_like(model, weights)))
+    lessons = (*data.taught, data.lesson)
+    _save(model.cpu(), heads, folder, run.path, settings, report, lessons)
     session.tell(reason)
     return report
-
-
-def _older_head(words: Sequence[str], model: ClsClip, heads: Sequence[WordHead]) -> ClsClip:
-    """The head that answered for the words, of several the one that was taught last."""
-    choose = HeadChoice(model, heads)
-    chosen = {choose(word) for word in words}
-    return next((each.head for each in reversed(heads) if each.head in chosen), model)
 
 
 def _repeated(earlier: Sequence[Correction]) -> list[Question]:
@@ -288,18 +281,6 @@ def _first_look(
     seen = before if len(looked_at) == len(held_out) else measure(predictor, looked_at, names, ())
     figures = {"miou": seen.miou, "old": before.old}
     return {name: round(value, 4) for name, value in figures.items() if value is not None}
-
-
-def _batches(
-    lessons: Lessons, plan: Plan, budget: FinetuneSettings, clock: Clock
-) -> Iterator[Lesson]:
-    """Endless lessons, prepared ahead by one thread."""
-
-    def draw() -> Lesson:
-        side = plan.side(clock.part(budget))
-        return lessons.draw(plan.views(side)[0], side)
-
-    return prefetch(draw, 2)
 
 
 def _names(words: Sequence[str], typed: str) -> dict[str, str]:

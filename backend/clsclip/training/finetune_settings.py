@@ -140,11 +140,12 @@ class Plan:
         """Drawn views, which are used again and again."""
         return round(REMEMBERED * (self.size / side) ** 2)
 
-    def budget(self, images: int) -> FinetuneSettings:
-        """The settings with steps, where epochs are asked for."""
+    def budget(self, images: int, processes: int = 1) -> FinetuneSettings:
+        """The settings with steps, where epochs are asked for; processes share their views."""
         if not self.settings.epochs:
             return self.settings
         first, full = (self.views(side)[0] for side in (self.first_size, self.size))
-        views = self.settings.accumulate * (FIRST_PART * first + (1 - FIRST_PART) * full)
+        batches = self.settings.accumulate * processes
+        views = batches * (FIRST_PART * first + (1 - FIRST_PART) * full)
         steps = math.ceil(self.settings.epochs * VIEWS_PER_EPOCH * images / views)
         return self.settings.model_copy(update={"steps": steps})

@@ -22,9 +22,10 @@ from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
-from clsclip.model.device import choose_device, fast_dtype
+from clsclip.model.device import fast_dtype
 from clsclip.model.registry import find_model
 from clsclip.training.batches import Batch, Sampler, ViewSettings
+from clsclip.training.distributed import ProcessGroup, alone
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss, seen_loss
 from clsclip.training.prompts import Prompts
@@ -66,6 +67,7 @@ def fit(
     *,
     resume: bool = False,
     tell: Callable[[str], None] = lambda _: None,
+    group: ProcessGroup | None = None,
 ) -> Path:
     """Train a head; its run directory becomes a model directory.
 
@@ -78,13 +80,16 @@ def fit(
         Go on with the run that is there.
     tell : callable
         Takes a line of progress now and then.
+    group : ProcessGroup, optional
+        The processes that train it together; by default, this one is alone.
 
     Returns
     -------
     Path
         The run directory.
     """
-    device = choose_device(settings.device)
+    group = group or alone(settings.device)
+    device = group.device
     sources = training_sources(settings.data, settings.share, settings.seed)
     towers = load_towers(settings.clip)
     if device.type == "cpu":
@@ -92,7 +97,7 @@ def fit(
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = _start(settings.start, towers, head).to(device)
-    run = Run(output, settings, resume=resume)
+    run = Run(output, settings, resume=resume, writes=group.leads)
     trained = trained_parts(model).train()
     modules: dict[str, torch.nn.Module] = {"head": trained}
     groups: list[dict[str, Any]] = [{"params": list(trained.parameters())}]
@@ -102,7 +107,7 @@ def fit(
         groups.append({"params": _unfrozen(towers), "lr": rate})
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     clock = run.load_state(modules, optimizer)
-    seed = (settings.seed, clock.step)
+    seed = group.seed(settings.seed, clock.step)
     sampler = Sampler(
         list(sources.values()), shares(sources, settings.share),
         plan=lambda: settings.plan(clock.part(settings)), pairs=settings.pairs, seed=seed,
@@ -112,7 +117,10 @@ def fit(
         run, modules, optimizer, clock, sampler,
         HeadLoss(model, settings.pairs, np.random.default_rng(seed)), settings=settings,
         rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
+        group=group,
     )  # fmt: skip
+    if not group.leads:
+        return output
     source = Path(settings.clip)
     save_run_model(
         model.cpu(), output, source=str(source.absolute()) if source.is_dir() else settings.clip,

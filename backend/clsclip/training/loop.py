@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clsclip.errors import ClsClipError
+from clsclip.training.distributed import ProcessGroup, alone
 from clsclip.training.run import BudgetSettings, Clock, Run
 
 CHECKPOINT_SECONDS: Final = 240
@@ -79,13 +80,17 @@ def train(
     accumulate: int = 1,
     report_steps: int = REPORT_STEPS,
     over: Callable[[Clock], bool] = lambda _: False,
+    group: ProcessGroup | None = None,
 ) -> None:
     """Take optimizer steps until the run is over.
+
+    Several processes do so together: each calls this with modules and a clock of the same state,
+    and batches of its own.
 
     Parameters
     ----------
     run : Run
-        Where reports and checkpoints go.
+        Where reports and checkpoints go. Of several processes, only the leading one writes them.
     modules : mapping of str to Module
         What a checkpoint holds.
     optimizer : Optimizer
@@ -108,13 +113,18 @@ def train(
         Optimizer steps between reports.
     over : callable
         Asked after every optimizer step; an answer of True ends the run early. What it takes is
-        training time.
+        training time. Of several processes, only the leading one asks.
+    group : ProcessGroup, optional
+        The processes that train together; by default, this one is alone.
 
     Raises
     ------
     DivergedError
         If a loss is NaN or infinite; the last checkpoint stays.
     """
+    group = group or alone("cpu")
+    for module in modules.values():
+        group.share(list(module.state_dict().values()))
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     last = saved = time.monotonic()
@@ -122,9 +132,11 @@ def train(
     for number, batch in enumerate(batches, start=1):
         named = losses(batch)
         total = torch.stack(list(named.values())).sum()
-        if not torch.isfinite(total):
+        mean = total.detach().clone()
+        group.average([mean])
+        if not torch.isfinite(mean):
             raise DivergedError(
-                f"The loss is {total.item()} at step {clock.step}. Go on from the last "
+                f"The loss is {mean.item()} at step {clock.step}. Go on from the last "
                 "checkpoint with --resume, or start anew with a smaller --learning-rate."
             )
         (total / accumulate).backward()  # type: ignore[no-untyped-call]
@@ -132,24 +144,37 @@ def train(
         if number % accumulate:
             continue
         factor = rate(clock.part(settings))
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
+        for rated, peak in zip(optimizer.param_groups, peaks, strict=True):
+            rated["lr"] = peak * factor
+        if group.size > 1:
+            group.average([_gradient(parameter) for parameter in parameters])
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         now = time.monotonic()
-        clock.seconds, clock.step, last = clock.seconds + now - last, clock.step + 1, now
+        clock.step += 1
+        (clock.seconds,) = group.agree(clock.seconds + now - last)
+        last = now
         finished = clock.part(settings) >= 1
-        if clock.step % report_steps == 0 or finished:
+        report = clock.step % report_steps == 0 or finished
+        if report and group.leads:
             means = {name: sum(r[name] for r in recent) / len(recent) for name in recent[0]}
-            recent.clear()
             run.report(step=clock.step, seconds=round(clock.seconds, 1), rate=factor, **means)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
             done = f"{clock.part(settings):.1%}  {clock.seconds / 60:.1f} min  step {clock.step}"
             tell(f"{done}  {shown}")
-        finished = over(clock) or finished
+        if report:
+            recent.clear()
+        finished = bool(group.agree((group.leads and over(clock)) or finished)[0])
         if finished or now - saved > CHECKPOINT_SECONDS:
             run.save_state(modules, optimizer, clock)
             saved = now
         if finished:
             return
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter; zeros where the last batches did not use it."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad

@@ -25,7 +25,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from clsclip.errors import CheckpointError
 from clsclip.model.clip import encode_text, normalise
 from clsclip.model.config import DEFAULT_TEMPLATES
-from clsclip.model.device import choose_device, fast_dtype
+from clsclip.model.device import fast_dtype
 from clsclip.training.batches import (
     Batch,
     Sampler,
@@ -34,6 +34,7 @@ from clsclip.training.batches import (
     target_matrix,
     vocabulary,
 )
+from clsclip.training.distributed import ProcessGroup, alone
 from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.prompts import random_prompt
@@ -149,6 +150,7 @@ def pretrain(
     *,
     resume: bool = False,
     tell: Callable[[str], None] = lambda _: None,
+    group: ProcessGroup | None = None,
 ) -> Path:
     """Train a small CLIP and write it to ``output/clip``.
 
@@ -161,19 +163,23 @@ def pretrain(
         Go on with the run that is there.
     tell : callable
         Takes a line of progress now and then.
+    group : ProcessGroup, optional
+        The processes that train it together; by default, this one is alone.
 
     Returns
     -------
     Path
         Folder of the CLIP model, as ``CLIPModel.from_pretrained`` reads it.
     """
-    device = choose_device(settings.device)
+    group = group or alone(settings.device)
+    device = group.device
     sources = training_sources(settings.data, settings.share, settings.seed)
     words = vocabulary(list(sources.values()))
     tokenizer = _tokenizer(settings.start, words)
-    run = Run(output, settings, resume=resume)
+    run = Run(output, settings, resume=resume, writes=group.leads)
     folder = output / TOWERS_FOLDER
-    tokenizer.save_pretrained(folder)
+    if group.leads:
+        tokenizer.save_pretrained(folder)
     clip = small_clip(settings, tokenizer)
     if device.type == "cpu":
         clip.set_attn_implementation("eager")  # its backward is faster on the CPU
@@ -186,7 +192,7 @@ def pretrain(
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = decayed_adamw(parameters, settings.learning_rate, (0.9, 0.98))
     clock = run.load_state(modules, optimizer)
-    seed = (settings.seed, clock.step)
+    seed = group.seed(settings.seed, clock.step)
     sampler = Sampler(
         list(sources.values()), shares(sources, settings.share),
         plan=lambda: settings.plan(clock.part(settings)), pairs=PAIRS, seed=seed,
@@ -196,9 +202,10 @@ def pretrain(
     step = _Step(clip, tokenizer, pixel_text, contrast["bias"], words, rng)
     train(
         run, modules, optimizer, clock, sampler, step, settings=settings,
-        rate=lambda part: cosine_rate(part, warm_up=0.03), tell=tell,
+        rate=lambda part: cosine_rate(part, warm_up=0.03), tell=tell, group=group,
     )  # fmt: skip
-    clip.save_pretrained(folder)
+    if group.leads:
+        clip.save_pretrained(folder)
     return folder
 
 

@@ -90,6 +90,8 @@ class Run:
         What the run was asked for. An existing run must have been asked for the same.
     resume : bool
         Go on with an existing run instead of refusing it.
+    writes : bool
+        Whether anything is written or checked. Of several processes, only the leading one does.
 
     Raises
     ------
@@ -100,8 +102,15 @@ class Run:
         If the existing run has other settings, or its files cannot be read.
     """
 
-    def __init__(self, path: Path, settings: Settings, *, resume: bool) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, settings: Settings, *, resume: bool, writes: bool = True
+    ) -> None:
+        self.path, self._writes = path, writes
+        if writes:
+            self._begin(settings, resume)
+
+    def _begin(self, settings: Settings, resume: bool) -> None:
+        path = self.path
         file = path / RUN_FILE
         if file.exists():
             if not resume:
@@ -140,6 +149,8 @@ class Run:
         ------
         FileError
         """
+        if not self._writes:
+            return
         line = json.dumps({"time": round(time.time(), 1), **values}) + "\n"
         try:
             with (self.path / METRICS_FILE).open("a") as stream:
@@ -157,6 +168,8 @@ class Run:
         FileError
             If it cannot be written; the last checkpoint stays.
         """
+        if not self._writes:
+            return
         tensors = {
             f"{name}/{key}": value.detach().cpu().contiguous()
             for name, module in modules.items()
