@@ -113,7 +113,8 @@ def _replace(file: Path, content: Settings) -> None:
         write_atomically(file, (content.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
         raise FileError(
-            f"'{file}' cannot be written ({error}). Free space there and go on with --resume."
+            f"'{file}' cannot be written ({error}). Free space there and continue (--resume on the "
+            "command line)."
         ) from error
 
 

@@ -126,8 +126,9 @@ def finetune(
             raise
         except (torch.OutOfMemoryError, MemoryError) as error:
             shortage = DeviceError(
-                "The memory ran out in training. Give a smaller --batch-size (with --accumulate "
-                "for as many views per step), or choose another --device."
+                "The memory ran out in training. Close other programs, train on another device, or "
+                "on the command line give a smaller --batch-size (with --accumulate for as many "
+                "views per step)."
             )
             session.write("failed", shortage.message)
             raise shortage from error
@@ -177,7 +178,8 @@ class _Session:
     def check(self) -> None:
         if self.cancelled():
             raise CancelledError(
-                "The training was cancelled before there was anything to keep. --resume goes on."
+                "The training was cancelled before there was anything to keep. It can be continued "
+                "(--resume on the command line)."
             )
 
 
@@ -311,5 +313,6 @@ def _save(
         write_atomically(output / REPORT_FILE, (report.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
         raise FileError(
-            f"'{output}' cannot be written ({error}). Free space there and go on with --resume."
+            f"'{output}' cannot be written ({error}). Free space there and continue the training "
+            "(--resume on the command line)."
         ) from error

@@ -65,7 +65,7 @@ def require_memory(model: ClsClip, pairs: int, size: int, device: torch.device) 
     if needed > free:
         raise DeviceError(
             f"Training {pairs} views of {size} x {size} pixels at once needs about "
-            f"{needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on {device}. Give a "
-            "smaller --batch-size (with --accumulate for as many views per step), close other "
-            "programs, or choose another --device."
+            f"{needed / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free on {device}. Close "
+            "other programs, train on another device, or on the command line give a smaller "
+            "--batch-size (with --accumulate for as many views per step)."
         )

@@ -136,8 +136,9 @@ def train(
         group.average([mean])
         if not torch.isfinite(mean):
             raise DivergedError(
-                f"The loss is {mean.item()} at step {clock.step}. Go on from the last "
-                "checkpoint with --resume, or start anew with a smaller --learning-rate."
+                f"The loss is {mean.item()} at step {clock.step}. Continue "
+                "from the last checkpoint (--resume on the command line), or start anew there with "
+                "a smaller --learning-rate."
             )
         (total / accumulate).backward()  # type: ignore[no-untyped-call]
         recent.append({name: loss.item() for name, loss in named.items()})

@@ -191,8 +191,8 @@ class Run:
 
     def _full(self, name: str, error: OSError) -> FileError:
         return FileError(
-            f"'{self.path / name}' cannot be written ({error}). Free space there and go on from "
-            "the last checkpoint with --resume."
+            f"'{self.path / name}' cannot be written ({error}). Free space there and continue "
+            "from the last checkpoint (--resume on the command line)."
         )
 
     def load_state(
