@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from sklearn.metrics import jaccard_score
 
 from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.errors import CheckpointError
 from clsclip.training.loop import cosine_rate
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
-from clsclip.training.metrics import Scores
 from clsclip.training.run import Clock, Run
 
 
@@ -51,25 +49,6 @@ def test_contrast_leaves_unknown_pairs_out() -> None:
     assert float(loss.detach()) < 0.05
     assert similarity.grad is not None
     assert float(similarity.grad[0, 2]) == 0.0
-
-
-def test_scores_agree_with_scikit_learn(rng: np.random.Generator) -> None:
-    scores = Scores()
-    pixels: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"a": [], "b": []}
-    for word in ("a", "b", "a", "b", "a"):
-        predicted, truth, ignore = rng.random((3, 20, 30)) < 0.4
-        scores.add(word, predicted, truth, ignore)
-        pixels[word].append((predicted[~ignore], truth[~ignore]))
-    joined = {
-        word: [np.concatenate(side) for side in zip(*found, strict=True)]
-        for word, found in pixels.items()
-    }
-    expected = {word: jaccard_score(truth, made) for word, (made, truth) in joined.items()}
-    assert scores.per_class == pytest.approx(expected, abs=1e-9)
-    assert scores.miou == pytest.approx(np.mean(list(expected.values())), abs=1e-9)
-    made, truth = (np.concatenate([joined[w][k] for w in "ab"]) for k in (0, 1))
-    both = [jaccard_score(truth, made), jaccard_score(~truth, ~made)]
-    assert scores.fb_iou == pytest.approx(np.mean(both), abs=1e-9)
 
 
 def test_learning_rate() -> None:

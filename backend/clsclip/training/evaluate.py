@@ -1,4 +1,4 @@
-"""Measure a model on annotated images: a folder of label images, a data folder, drawn scenes."""
+"""Measure a model on annotated images: of folders, of a fold of a benchmark, or drawn ones."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ from clsclip.segmentation import RegionUsed
 from clsclip.training.disturb import SCALES, Change, disturb, disturb_mask
 from clsclip.training.evaluate_objects import ObjectEvaluation, ObjectFigures, require_objects
 from clsclip.training.examples import Example, Source
+from clsclip.training.folds import FoldSettings, fold_source
 from clsclip.training.formats import LabelFolder
 from clsclip.training.looks import look
 from clsclip.training.metrics import Scores
+from clsclip.training.paper_figures import beside_the_paper
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import SCENES, find_sources
 from clsclip.words import canonical, withheld, word_list
@@ -43,9 +45,14 @@ SCENE_SEED: Final = 2**31
 """Seed of the scenes to measure with, which no training run uses."""
 
 
+MOST_IMAGES: Final = 300
+"""Of a data folder, unless more are asked for."""
+
+
 class EvaluateSettings(
-    SegmentSettings, DetectorSettings, ThresholdSettings, InstanceSettings, DeviceSettings
-):
+    SegmentSettings, DetectorSettings, ThresholdSettings, InstanceSettings, FoldSettings,
+    DeviceSettings,
+):  # fmt: skip
     """What an evaluation is asked for."""
 
     images: str = Field(
@@ -66,8 +73,12 @@ class EvaluateSettings(
         description="Instead of --images: a data folder, whose validation part is measured, or "
         f"'{SCENES}' for drawn ones.",
     )
-    limit: int = Field(
-        300, title="Limit", description="Largest number of images of a data folder.", ge=1
+    limit: int | None = Field(
+        None,
+        title="Limit",
+        description=f"Largest number of images. Empty: {MOST_IMAGES} of a data folder, all of a "
+        "dataset.",
+        ge=1,
     )
     pairs: int = Field(
         4, title="Pairs", description="Largest number of words asked of one scene.", ge=1
@@ -197,6 +208,9 @@ def evaluate(
                 objects.add(result, whole, settings.threshold, example.objects.get(question.word))
             marked, pixels = marked + int(predicted.sum()), pixels + predicted.size
             tell(f"{images}: {question.asked}: IoU {scores.images[question.word][-1]:.3f}")
+    if settings.dataset:
+        name = f"{settings.model}{'' if settings.regions == 'none' else f', {settings.regions}'}"
+        tell(beside_the_paper(settings.dataset, settings.fold, scores.miou, scores.fb_iou, name))
     return Evaluation(
         model=settings.model, model_version=predictor.version, images=images, miou=scores.miou,
         fb_iou=scores.fb_iou, per_class=scores.per_class, image_mean=scores.image_mean,
@@ -208,6 +222,10 @@ def evaluate(
 
 def _check(settings: EvaluateSettings) -> None:
     labelled = (settings.images, settings.labels, settings.word)
+    if settings.dataset and not settings.data:
+        raise InvalidConfigError(
+            f"--dataset {settings.dataset} needs the folder of its images: --data."
+        )
     if settings.data and (settings.images or settings.labels):
         raise InvalidConfigError("Give either --data, or --images with --labels and --word.")
     if not settings.data and not all(labelled):
@@ -244,7 +262,8 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
     source = _source(settings)
     if settings.instances:
         require_objects(source, settings.data)
-    for index in rng.permutation(len(source))[: settings.limit] if len(source) else ():
+    most = settings.limit or (len(source) if settings.dataset else MOST_IMAGES)
+    for index in rng.permutation(len(source))[:most] if len(source) else ():
         example = source[int(index)]
         if settings.word:
             asked = [] if canonical(settings.word) in example.present else [settings.word]
@@ -259,8 +278,10 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
 
 
 def _source(settings: EvaluateSettings) -> Source:
+    if settings.dataset:
+        return fold_source(settings.dataset, settings.fold, settings.data, "val")
     if settings.data == SCENES:
-        return Scenes(SCENE_SEED, count=settings.limit)
+        return Scenes(SCENE_SEED, count=settings.limit or MOST_IMAGES)
     sources = find_sources(Path(settings.data).expanduser(), val=True)
     if len(sources) > 1:
         raise InvalidConfigError(

@@ -26,6 +26,8 @@ from clsclip.model.device import fast_dtype
 from clsclip.model.registry import find_model
 from clsclip.training.batches import Batch, Sampler, ViewSettings
 from clsclip.training.distributed import ProcessGroup, alone
+from clsclip.training.examples import Source
+from clsclip.training.folds import FoldSettings, fold_source
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss, seen_loss
 from clsclip.training.prompts import Prompts
@@ -34,7 +36,7 @@ from clsclip.training.sources import shares, training_sources
 from clsclip.words import word_list
 
 
-class FitSettings(HeadSettings, ViewSettings):
+class FitSettings(HeadSettings, ViewSettings, FoldSettings):
     """What a head training run is asked for."""
 
     clip: str = Field(
@@ -90,7 +92,7 @@ def fit(
     """
     group = group or alone(settings.device)
     device = group.device
-    sources = training_sources(settings.data, settings.share, settings.seed)
+    sources = _sources(settings)
     towers = load_towers(settings.clip)
     if device.type == "cpu":
         towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
@@ -129,6 +131,14 @@ def fit(
         bundle=torch.float32 if settings.encoder_rate else None,
     )  # fmt: skip
     return output
+
+
+def _sources(settings: FitSettings) -> dict[str, Source]:
+    """Data folders, or the training images of a fold."""
+    if not settings.dataset:
+        return training_sources(settings.data, settings.share, settings.seed)
+    source = fold_source(settings.dataset, settings.fold, settings.data, "train")
+    return {settings.dataset: source}
 
 
 def trained_parts(model: ClsClip) -> torch.nn.ModuleDict:

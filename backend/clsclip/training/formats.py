@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,13 @@ from clsclip.training.looks import look
 from clsclip.words import canonical
 
 
-def _read_rgb(file: Path) -> NDArray[np.uint8]:
+def read_rgb(file: Path) -> NDArray[np.uint8]:
+    """Read an image file as RGB, shape (H, W, 3).
+
+    Raises
+    ------
+    FileError
+    """
     rgb: NDArray[np.uint8] = np.round(to_rgb(read_image(file)) * 255).astype(np.uint8)
     return rgb
 
@@ -70,7 +76,7 @@ class LabelFolder:
     def __getitem__(self, index: int) -> Example:
         if index not in self._cache:
             image_file, label_file = self._files[index]
-            labels, image = read_labels(label_file), _read_rgb(image_file)
+            labels, image = read_labels(label_file), read_rgb(image_file)
             if image.shape[:2] != labels.shape:
                 raise FileError(
                     f"'{label_file}' is {labels.shape} pixels, its image {image.shape[:2]}. They "
@@ -153,6 +159,11 @@ class CocoSource:
         ``instances_*.json``.
     images : Path
         Folder of the image files.
+    words : frozenset of str, optional
+        Classes whose masks are given; images without any of them are left out. By default, all
+        classes and images.
+    without : frozenset of str
+        Images with one of these classes are left out.
     """
 
     masked = True
@@ -160,14 +171,28 @@ class CocoSource:
     uncertain: frozenset[str] = frozenset({"face", "cell"})
     everywhere: frozenset[str] = frozenset()
 
-    def __init__(self, annotations: Path, images: Path) -> None:
+    def __init__(
+        self, annotations: Path, images: Path, *, words: frozenset[str] | None = None,
+        without: frozenset[str] = frozenset(),
+    ) -> None:  # fmt: skip
         self._coco = _quiet_coco(annotations)
         self._images = images
-        self._ids = sorted(self._coco.getImgIds())
-        self._names = {
+        names = {
             cat["id"]: canonical(cat["name"]) for cat in self._coco.loadCats(self._coco.getCatIds())
         }
+        self._names = {
+            number: name for number, name in names.items() if words is None or name in words
+        }
         self.words = tuple(self._names.values())
+        ids = set(self._coco.getImgIds())
+        if words is not None:
+            ids = self._showing(self._names)
+        ids -= self._showing(number for number, name in names.items() if name in without)
+        self._ids = sorted(ids)
+
+    def _showing(self, categories: Iterable[int]) -> set[int]:
+        """Images with an object, or a crowd, of one of some categories."""
+        return {image for number in categories for image in self._coco.getImgIds(catIds=[number])}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -175,11 +200,13 @@ class CocoSource:
     @lru_cache(maxsize=512)  # noqa: B019 - sources live as long as the training
     def __getitem__(self, index: int) -> Example:
         info = self._coco.loadImgs(self._ids[index])[0]
-        image = _read_rgb(self._images / info["file_name"])
+        image = read_rgb(self._images / info["file_name"])
         masks: dict[str, NDArray[np.bool_]] = {}
         boxes: dict[str, list[tuple[float, ...]]] = {}
         ignore = np.zeros(image.shape[:2], dtype=bool)
         for annotation in self._coco.loadAnns(self._coco.getAnnIds(imgIds=info["id"])):
+            if annotation["category_id"] not in self._names:
+                continue
             mask = self._coco.annToMask(annotation).astype(bool)
             if annotation.get("iscrowd"):
                 ignore |= mask
@@ -250,7 +277,7 @@ class VocBoxes:
     @lru_cache(maxsize=512)  # noqa: B019 - sources live as long as the training
     def __getitem__(self, index: int) -> Example:
         file = self._files[index]
-        image = _read_rgb(next((self._root / "JPEGImages").glob(f"{file.stem}.*")))
+        image = read_rgb(next((self._root / "JPEGImages").glob(f"{file.stem}.*")))
         shape = image.shape[:2]
         masks: dict[str, NDArray[np.bool_]] = {}
         inner, outer = np.zeros((2, *shape), dtype=bool)
@@ -310,7 +337,7 @@ class ClassFolders:
 
     def __getitem__(self, index: int) -> Example:
         file, word = self._files[index]
-        return Example(_read_rgb(file), {}, frozenset({word}))
+        return Example(read_rgb(file), {}, frozenset({word}))
 
     def draw(self, rng: np.random.Generator) -> Example:
         """A random example."""
