@@ -1,40 +1,27 @@
-"""Images that are read part by part: zarr arrays, OME-Zarr groups, large TIFF files.
-
-Other files (PNG, JPEG, TIFF files that are compressed in one piece) have no parts: they are decoded
-as a whole when the first part is read, and held. Nothing here imports torch.
-"""
+"""One image on disk, of which parts are read."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from PIL import Image
-from tifffile import TiffFile, TiffFileError, TiffPageSeries
+from tifffile import TiffFileError
 
 from clsclip.blocks import Region, blocks
 from clsclip.errors import ClsClipError, FileError, InvalidConfigError, InvalidImageError
-from clsclip.image_files import read_image
 
-TIFF_ENDINGS: Final = (".tif", ".tiff")
-
-_ZARR_FILES: Final = ("zarr.json", ".zarray", ".zgroup")
 _TILE: Final = 1024
 """Rows and columns that are read and remembered together."""
 
 _TILE_BYTES: Final = 128 * 2**20
 """Bytes of tiles that are remembered."""
-
-_WHOLE_VALUES: Final = 2048 * 2048
-"""TIFF files of at most this many values are read at once, which is faster."""
 
 _CHANNEL_AXES: Final = "cs"
 
@@ -208,7 +195,7 @@ class ImageSource:
         index = tuple(
             places.get(axis, slice(None) if axis in _CHANNEL_AXES else 0) for axis in self._axes
         )
-        with _faults(self.name):
+        with read_faults(self.name):
             part = np.array(self._open_array()[index])
         kept = [axis for axis in self._axes if axis in "yx" + _CHANNEL_AXES]
         order = [kept.index(axis) for axis in "yx"]
@@ -217,50 +204,7 @@ class ImageSource:
         return plane.reshape(*plane.shape[:2], *self._colour)
 
 
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr array or group."""
-    return path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES)
-
-
-def open_source(path: Path, *, level: int = 0) -> ImageSource:
-    """Open an image file or a zarr folder to read parts of it.
-
-    Parameters
-    ----------
-    path : Path
-        A zarr array of (H, W), (H, W, 3) or (H, W, 4), or with named dimensions; an OME-Zarr
-        group; a TIFF file; or a file that :func:`clsclip.image_files.read_image` reads.
-    level : int
-        Resolution level of OME-Zarr groups and TIFF pyramids; 0 is the full resolution.
-
-    Raises
-    ------
-    FileError
-        If it cannot be read.
-    InvalidConfigError
-        If there is no such level.
-    InvalidImageError
-        If it is not one plane; see :class:`ImageSource`.
-    """
-    with _faults(str(path)):
-        if path.is_dir():
-            return _zarr_source(path, level)
-        if path.suffix.lower() in TIFF_ENDINGS:
-            return _tiff_source(path, level)
-        _check_level(str(path), level, 1)
-        with Image.open(path) as image:
-            bands = {"P": 3, "PA": 4}.get(image.mode, len(image.getbands()))
-            size = (image.height, image.width)
-            shallow = {"1": "?", "I": "i4", "F": "f4"}.get(image.mode, "u1")
-            dtype = np.dtype("u2" if image.mode.startswith("I;16") else shallow)
-    whole = _Once(lambda: read_image(path))
-    return ImageSource(
-        str(path), whole, (*size, bands)[: 2 + (bands > 1)], dtype, "yxs"[: 2 + (bands > 1)],
-        whole.forget,
-    )  # fmt: skip
-
-
-class _Once:
+class Once:
     """Calls a function when its result is first needed."""
 
     def __init__(self, load: Callable[[], NDArray[Any]]) -> None:
@@ -268,110 +212,23 @@ class _Once:
         self._loaded: NDArray[Any] | None = None
 
     def __call__(self) -> NDArray[Any]:
+        """The result, which is held."""
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
 
     def forget(self) -> None:
+        """Hold the result no longer."""
         self._loaded = None
 
 
-def _zarr_source(path: Path, level: int) -> ImageSource:
-    if not is_zarr(path):
-        raise FileError(f"The folder '{path}' is not a zarr ({', '.join(_ZARR_FILES)}).")
-    node = zarr.open(path, mode="r")
-    names: Sequence[str] | None = None
-    if isinstance(node, zarr.Group):
-        node, names = _level_of_group(path, node, level)
-    else:
-        _check_level(str(path), level, 1)
-    array: Any = node
-    names = names or getattr(array.metadata, "dimension_names", None)
-    if names and all(names):
-        axes = _letters(path, names)
-    elif array.ndim == 2:
-        axes = "yx"
-    elif array.ndim == 3 and array.shape[2] in (1, 3, 4):
-        axes = "yxs"
-    else:
-        raise InvalidImageError(
-            f"'{path}' is an array of shape {array.shape} whose axes have no names; expected "
-            "(height, width), or (height, width, channels) with 1, 3 or 4 channels. Name its "
-            "dimensions, save it as OME-Zarr, or save one plane."
-        )
-    return ImageSource(str(path), lambda: array, array.shape, np.dtype(array.dtype), axes)
+def check_level(name: str, level: int, levels: int) -> None:
+    """Refuse a resolution level that there is not.
 
-
-def _level_of_group(
-    path: Path, group: zarr.Group, level: int
-) -> tuple[zarr.Array[Any], Sequence[str] | None]:
-    """The array of a level of an OME-Zarr group, and the names of its axes."""
-    attributes: Mapping[str, Any] = group.attrs.asdict()
-    image = attributes.get("ome", attributes).get("multiscales")
-    if not image:
-        arrays = sorted(name for name, _ in group.arrays())
-        listed = ", ".join(f"'{path / name}'" for name in arrays) or "none"
-        raise InvalidImageError(
-            f"'{path}' is a zarr group without OME multiscales. Give one of its arrays instead "
-            f"(it holds: {listed})."
-        )
-    datasets = image[0]["datasets"]
-    _check_level(str(path), level, len(datasets))
-    array = group[datasets[level]["path"]]
-    if not isinstance(array, zarr.Array):
-        raise FileError(f"Level {level} of '{path}' is not an array.")
-    axes = image[0].get("axes") or list("tczyx")[-array.ndim :]  # before OME-Zarr 0.3
-    return array, [axis if isinstance(axis, str) else axis["name"] for axis in axes]
-
-
-def _letters(path: Path, names: Sequence[str]) -> str:
-    """One letter per named axis."""
-    short = "".join({"channel": "c"}.get(name.lower(), name.lower())[:1] for name in names)
-    if len(set(short)) < len(short):
-        raise InvalidImageError(f"The axes of '{path}' are {', '.join(names)}; expected y and x.")
-    return short
-
-
-def _tiff_source(path: Path, level: int) -> ImageSource:
-    file = TiffFile(path)
-    try:
-        if not file.series:
-            raise FileError(f"'{path}' holds no image.")
-        series = file.series[0]
-        _check_level(str(path), level, len(series.levels))
-        return _series_source(path, file, series.levels[level])
-    except BaseException:
-        file.close()
-        raise
-
-
-def _series_source(path: Path, file: TiffFile, series: TiffPageSeries) -> ImageSource:
-    shape, axes, name = series.shape, series.axes.lower(), str(path)
-    if series.dtype is None:
-        raise FileError(f"The pixels of '{path}' are of no single type.")
-    dtype = np.dtype(series.dtype)
-    whole = _Once(series.asarray)
-
-    def close() -> None:
-        whole.forget()
-        file.close()
-
-    def source(open_array: Callable[[], Any]) -> ImageSource:
-        return ImageSource(name, open_array, shape, dtype, axes, close)
-
-    if np.prod(shape) <= _WHOLE_VALUES:
-        return source(whole)
-    if series.dataoffset is not None:
-        stored, offset = dtype.newbyteorder(file.byteorder), series.dataoffset
-        # mapped anew for every reading, so that pages which were read do not stay
-        return source(lambda: np.memmap(path, stored, "r", offset, shape))
-    chunked: Any = zarr.open(series.aszarr(), mode="r")
-    if np.prod(chunked.chunks) > np.prod(shape) // 2:
-        return source(whole)
-    return source(lambda: chunked)
-
-
-def _check_level(name: str, level: int, levels: int) -> None:
+    Raises
+    ------
+    InvalidConfigError
+    """
     if not 0 <= level < levels:
         raise InvalidConfigError(
             f"'{name}' has no resolution level {level}; it has the levels 0 to {levels - 1}."
@@ -381,7 +238,7 @@ def _check_level(name: str, level: int, levels: int) -> None:
 
 
 @contextmanager
-def _faults(name: str) -> Iterator[None]:
+def read_faults(name: str) -> Iterator[None]:
     """What readers of damaged files raise, as one kind of error."""
     try:
         yield
