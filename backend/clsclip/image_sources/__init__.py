@@ -1,4 +1,4 @@
-"""Images that are read part by part: zarr arrays, OME-Zarr groups, large TIFF files.
+"""Images that are read part by part, or plane by plane: zarr, OME-Zarr, TIFF files and stacks.
 
 Other files (PNG, JPEG, TIFF files that are compressed in one piece) have no parts: they are decoded
 as a whole when the first part is read, and held. Nothing here imports torch.

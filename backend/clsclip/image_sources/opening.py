@@ -19,8 +19,9 @@ def open_source(path: Path, *, level: int = 0) -> ImageSource:
     Parameters
     ----------
     path : Path
-        A zarr array of (H, W), (H, W, 3) or (H, W, 4), or with named dimensions; an OME-Zarr
-        group; a TIFF file; or a file that :func:`clsclip.image_files.read_image` reads.
+        A zarr array of (H, W), (H, W, 3) or (H, W, 4), of planes of these, (planes, H, W), or
+        with named dimensions; an OME-Zarr group; a TIFF file, of which the first image series is
+        taken; or a file that :func:`clsclip.image_files.read_image` reads.
     level : int
         Resolution level of OME-Zarr groups and TIFF pyramids; 0 is the full resolution.
 
@@ -31,7 +32,8 @@ def open_source(path: Path, *, level: int = 0) -> ImageSource:
     InvalidConfigError
         If there is no such level.
     InvalidImageError
-        If it is not one plane; see :class:`ImageSource`.
+        If it has no rows and columns, or a number of channels that is not taken; see
+        :class:`ImageSource`.
     """
     with read_faults(str(path)):
         if path.is_dir():

@@ -10,9 +10,11 @@ import numpy as np
 import zarr
 
 from clsclip.errors import FileError, InvalidImageError
+from clsclip.image_sources.pixel_size import PixelSize, ome_zarr_pixel_size
 from clsclip.image_sources.source import ImageSource, check_level
 
 _ZARR_FILES: Final = ("zarr.json", ".zarray", ".zgroup")
+_PLANE_AXES: Final = "ptz"
 
 
 def is_zarr(path: Path) -> bool:
@@ -26,31 +28,35 @@ def zarr_source(path: Path, level: int) -> ImageSource:
         raise FileError(f"The folder '{path}' is not a zarr ({', '.join(_ZARR_FILES)}).")
     node = zarr.open(path, mode="r")
     names: Sequence[str] | None = None
+    size: PixelSize | None = None
     if isinstance(node, zarr.Group):
-        node, names = _level_of_group(path, node, level)
+        node, names, size = _level_of_group(path, node, level)
     else:
         check_level(str(path), level, 1)
     array: Any = node
     names = names or getattr(array.metadata, "dimension_names", None)
-    if names and all(names):
-        axes = _letters(path, names)
-    elif array.ndim == 2:
-        axes = "yx"
-    elif array.ndim == 3 and array.shape[2] in (1, 3, 4):
-        axes = "yxs"
-    else:
+    axes = _letters(path, names) if names and all(names) else _usual_axes(path, array.shape)
+    dtype = np.dtype(array.dtype)
+    return ImageSource(str(path), lambda: array, array.shape, dtype, axes, pixel_size=size)
+
+
+def _usual_axes(path: Path, shape: tuple[int, ...]) -> str:
+    """Letters of axes without names, as napari takes them: planes first, colours last."""
+    colour = len(shape) > 2 and shape[-1] in (1, 3, 4)
+    planes = len(shape) - 2 - colour
+    if not 0 <= planes <= len(_PLANE_AXES):
         raise InvalidImageError(
-            f"'{path}' is an array of shape {array.shape} whose axes have no names; expected "
-            "(height, width), or (height, width, channels) with 1, 3 or 4 channels. Name its "
-            "dimensions, save it as OME-Zarr, or save one plane."
+            f"'{path}' is an array of shape {shape} whose axes have no names; expected (height, "
+            "width), planes before these, and 1, 3 or 4 channels after them. Name its dimensions, "
+            "save it as OME-Zarr, or save one plane."
         )
-    return ImageSource(str(path), lambda: array, array.shape, np.dtype(array.dtype), axes)
+    return _PLANE_AXES[len(_PLANE_AXES) - planes :] + "yx" + "s" * colour
 
 
 def _level_of_group(
     path: Path, group: zarr.Group, level: int
-) -> tuple[zarr.Array[Any], Sequence[str] | None]:
-    """The array of a level of an OME-Zarr group, and the names of its axes."""
+) -> tuple[zarr.Array[Any], Sequence[str] | None, PixelSize | None]:
+    """The array of a level of an OME-Zarr group, the names of its axes, and its pixel size."""
     attributes: Mapping[str, Any] = group.attrs.asdict()
     image = attributes.get("ome", attributes).get("multiscales")
     if not image:
@@ -66,7 +72,8 @@ def _level_of_group(
     if not isinstance(array, zarr.Array):
         raise FileError(f"Level {level} of '{path}' is not an array.")
     axes = image[0].get("axes") or list("tczyx")[-array.ndim :]  # before OME-Zarr 0.3
-    return array, [axis if isinstance(axis, str) else axis["name"] for axis in axes]
+    names = [axis if isinstance(axis, str) else axis["name"] for axis in axes]
+    return array, names, ome_zarr_pixel_size(image[0], level)
 
 
 def _letters(path: Path, names: Sequence[str]) -> str:
