@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
-from tifffile import TiffFileError, imread
+from PIL import Image, ImageFile
+from tifffile import imread
 
-from clsclip.errors import FileError
+from clsclip.errors import ClsClipError, FileError
 
 IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Endings of the files that are taken from a folder."""
@@ -38,7 +37,7 @@ def read_image(file: Path, *, indices: bool = False) -> NDArray[Any]:
     FileError
         If the file cannot be read or is not an image.
     """
-    try:
+    with read_faults(str(file)):
         if file.suffix.lower() in (".tif", ".tiff"):
             return np.asarray(imread(file))
         with Image.open(file) as image:
@@ -47,11 +46,26 @@ def read_image(file: Path, *, indices: bool = False) -> NDArray[Any]:
                 return _read_deep_colour(file, len(image.getbands()))
             coloured = image.mode == "P" and not indices
             return np.asarray(image.convert("RGB") if coloured else image)
-    except (OSError, UnidentifiedImageError, TiffFileError, ValueError, SyntaxError, struct.error,
-            zlib.error, lzma.LZMAError, Image.DecompressionBombError) as error:  # fmt: skip
+
+
+@contextmanager
+def read_faults(name: str) -> Iterator[None]:
+    """Whatever readers of damaged files raise, as one kind of error.
+
+    That is nearly everything, from zlib's own errors to divisions by zero and arrays of 100 GiB.
+
+    Raises
+    ------
+    FileError
+    """
+    try:
+        yield
+    except ClsClipError:
+        raise
+    except Exception as error:
         raise FileError(
-            f"'{file}' cannot be read as an image ({error}). It may be truncated or of another "
-            "format than its name says."
+            f"'{name}' cannot be read as an image ({str(error) or type(error).__name__}). It may "
+            "be truncated or of another format than its name says."
         ) from error
 
 

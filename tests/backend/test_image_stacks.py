@@ -311,3 +311,25 @@ def test_files_that_tell_no_size(tmp_path: Path, stack: NDArray[Any]) -> None:
     for name in ("a.zarr", "a.png"):
         with open_source(tmp_path / name) as source:
             assert source.pixel_size is None
+
+
+def test_damaged_files_are_clear_errors(tmp_path: Path, stack: NDArray[Any]) -> None:
+    save_tiff(tmp_path / "a.tif", stack, compression="zlib")
+    whole = np.frombuffer((tmp_path / "a.tif").read_bytes(), np.uint8)
+
+    def read_plane(path: Path) -> None:
+        with open_source(path) as source:
+            source.read(plane=0)
+
+    rng = np.random.default_rng(5)
+    refused = 0
+    for _ in range(150):
+        damaged = whole.copy()
+        damaged[rng.integers(0, 600, 4)] = rng.integers(0, 256, 4)
+        (tmp_path / "b.tif").write_bytes(damaged.tobytes())
+        for read in (read_plane, read_image):
+            try:
+                read(tmp_path / "b.tif")
+            except (FileError, InvalidImageError):
+                refused += 1
+    assert refused > 100

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clsclip.image_files import is_deep_colour, read_image
-from clsclip.image_sources.source import ImageSource, Once, check_level, read_faults
+from clsclip.image_files import is_deep_colour, read_faults, read_image
+from clsclip.image_sources.source import ImageSource, Once, check_level
 from clsclip.image_sources.tiffs import TIFF_ENDINGS, tiff_source
 from clsclip.image_sources.zarrs import zarr_source
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import lzma
 import math
-import struct
-import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from tifffile import TiffFileError
 
 from clsclip.blocks import Region, blocks
-from clsclip.errors import ClsClipError, FileError, InvalidConfigError, InvalidImageError
+from clsclip.errors import InvalidConfigError, InvalidImageError
+from clsclip.image_files import read_faults
 
 _TILE: Final = 1024
 """Rows and columns that are read and remembered together."""
@@ -267,19 +262,3 @@ def check_level(name: str, level: int, levels: int) -> None:
             if levels > 1
             else f"'{name}' has one resolution only; there is no level {level}. Leave --level out."
         )
-
-
-@contextmanager
-def read_faults(name: str) -> Iterator[None]:
-    """What readers of damaged files raise, as one kind of error."""
-    try:
-        yield
-    except ClsClipError:
-        raise
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError, RuntimeError,
-            TiffFileError, Image.DecompressionBombError, struct.error, zlib.error,
-            lzma.LZMAError) as error:  # fmt: skip
-        raise FileError(
-            f"'{name}' cannot be read as an image ({error}). It may be truncated or of another "
-            "format than its name says."
-        ) from error
