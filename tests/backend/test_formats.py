@@ -22,7 +22,6 @@ from clsclip.batch.exports import (
     exporter,
     plane_key,
     read_labelled_output,
-    refuse_large,
 )
 from clsclip.batch.files import features_file, label_file, read_labels, write_features, write_labels
 from clsclip.batch.formats.objects import plane_objects
@@ -149,9 +148,6 @@ def test_very_large_and_missing_labels(tmp_path: Path) -> None:
     (tmp_path / "a.zarr").mkdir()
     with pytest.raises(FileError, match="very large; no other format"):
         read_labelled_output(tmp_path, Path("a.png"), "a", WORDS)
-    refuse_large(Path("a.png"), ["tiff"])
-    with pytest.raises(InvalidConfigError, match="not written as png, coco"):
-        refuse_large(Path("a.png"), ["tiff", "png", "coco"])
 
 
 @pytest.mark.parametrize(

@@ -165,30 +165,6 @@ def exporter(name: LabelFormat, output: Path, words: Sequence[str]) -> Exporter:
     return kinds[name](output, tuple(words))
 
 
-def refuse_large(image: Path, formats: Sequence[LabelFormat]) -> None:
-    """Say before the work that labels kept as a zarr are written in no other format.
-
-    Parameters
-    ----------
-    image : Path
-        A very large image.
-    formats : sequence of str
-        The formats that are asked for.
-
-    Raises
-    ------
-    InvalidConfigError
-        If there is another one than "tiff", whose place the zarr takes.
-    """
-    others = ", ".join(name for name in formats if name != "tiff")
-    if others:
-        raise InvalidConfigError(
-            f"The labels of '{image}' are kept as a zarr, because it is very large, and are "
-            f"not written as {others}. Leave --format out for it, or raise --large-from if there "
-            "is memory enough."
-        )
-
-
 def plane_key(key: str, plane: int, planes: int) -> str:
     """Name of a plane's files: the key, and the number of the plane from 0 if there are several."""
     return key if planes == 1 else f"{key}_plane{plane:04d}"
