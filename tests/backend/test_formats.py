@@ -190,7 +190,7 @@ def test_the_same_bytes_in_any_order(tmp_path: Path, name: Any) -> None:
 
 
 def test_formats_that_there_are_not(tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfigError, match="no exporter of the format 'tiff'; there are png"):
+    with pytest.raises(InvalidConfigError, match="no exporter of 'tiff'; there are png"):
         exporter("tiff", tmp_path, WORDS)
     with pytest.raises(InvalidConfigError, match="255 words; Pascal VOC holds 254"):
         exporter("voc", tmp_path, [str(n) for n in range(255)])

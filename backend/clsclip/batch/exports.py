@@ -7,7 +7,7 @@ export is the same whether a run was interrupted or a person corrected the label
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -149,20 +149,26 @@ def exporter(name: LabelFormat, output: Path, words: Sequence[str]) -> Exporter:
     InvalidConfigError
         If there is no such format, or it cannot hold so many words.
     """
-    # they import this module
-    from clsclip.batch.formats.coco import CocoExporter
-    from clsclip.batch.formats.png import PngExporter
-    from clsclip.batch.formats.voc import VocExporter
-    from clsclip.batch.formats.yolo import YoloExporter
+    # each is imported when it is wanted: OpenCV alone takes long; and they import this module
+    if name == "png":
+        from clsclip.batch.formats.png import PngExporter
 
-    kinds: dict[str, Callable[[Path, tuple[str, ...]], Exporter]] = {
-        "png": PngExporter, "coco": CocoExporter, "yolo": YoloExporter, "voc": VocExporter,
-    }  # fmt: skip
-    if name not in kinds:
-        raise InvalidConfigError(
-            f"There is no exporter of the format '{name}'; there are {', '.join(kinds)}."
-        )
-    return kinds[name](output, tuple(words))
+        return PngExporter(output)
+    if name == "coco":
+        from clsclip.batch.formats.coco import CocoExporter
+
+        return CocoExporter(output, tuple(words))
+    if name == "yolo":
+        from clsclip.batch.formats.yolo import YoloExporter
+
+        return YoloExporter(output, tuple(words))
+    if name == "voc":
+        from clsclip.batch.formats.voc import VocExporter
+
+        return VocExporter(output, tuple(words))
+    raise InvalidConfigError(
+        f"There is no exporter of '{name}'; there are png, coco, yolo and voc."
+    )
 
 
 def plane_key(key: str, plane: int, planes: int) -> str:

@@ -23,7 +23,7 @@ class PngExporter:
     image of 16 bits, as no indexed PNG holds more than 256 colours.
     """
 
-    def __init__(self, output: Path, words: tuple[str, ...]) -> None:
+    def __init__(self, output: Path) -> None:
         self._folder = output / "png"
 
     def write(self, labelled: Labelled) -> None:
