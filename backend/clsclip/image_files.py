@@ -72,7 +72,8 @@ def read_faults(name: str) -> Iterator[None]:
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether it is a PNG of 16 bits per colour, of which Pillow gives the upper 8 bits only."""
     encoded = image.tile if isinstance(image, ImageFile.ImageFile) else ()
-    return image.mode in ("RGB", "RGBA") and any("16" in str(part.args) for part in encoded)
+    deep = any(part[3] in ("RGB;16B", "RGBA;16B") for part in encoded)
+    return deep and image.format == "PNG"
 
 
 def _read_deep_colour(file: Path, channels: int) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from skimage.measure import label
 from tifffile import TiffFile, imread, imwrite
@@ -235,7 +236,6 @@ def test_png_of_many_objects(tmp_path: Path) -> None:
 
 
 def coco_of(output: Path, cases: list[Labelled]) -> COCO:
-    output.mkdir(exist_ok=True)
     export = exporter("coco", output, WORDS)
     export.finish(cases)
     return COCO(str(output / "coco.json"))
@@ -265,6 +265,8 @@ def test_coco(tmp_path: Path) -> None:
                 mask = coco.annToMask(annotation) > 0
                 assert not drawn[mask].any()
                 drawn[mask], classes[mask] = expected.number, annotation["category_id"]
+                encoded = coco_mask.encode(np.asfortranarray(mask))
+                assert annotation["segmentation"]["counts"] == encoded["counts"].decode()
                 assert annotation["area"] == mask.sum()
                 assert annotation["iscrowd"] == 0
                 rows, columns = np.nonzero(mask)

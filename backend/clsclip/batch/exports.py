@@ -22,6 +22,8 @@ from clsclip.errors import FileError, InvalidConfigError, InvalidImageError
 MOST_OBJECTS: Final = 2**24
 """Highest id of an object that a table of classes is kept for."""
 
+_LABEL_TYPES: Final = (np.dtype(np.uint16), np.dtype(np.uint32))
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -99,9 +101,6 @@ class Labelled:
         table = np.concatenate([[0], self.classes]).astype(np.uint16)
         found: NDArray[np.uint16] = table[ids]
         return found
-
-
-_LABEL_TYPES: Final = (np.dtype(np.uint16), np.dtype(np.uint32))
 
 
 class Exporter(Protocol):

@@ -35,6 +35,7 @@ class CocoExporter:
     def finish(self, labelled: Iterable[Labelled]) -> None:
         """See :class:`clsclip.batch.exports.Exporter`; images are in the order of their keys."""
         images: list[tuple[str, int, dict[str, Any], int, int]] = []
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         # not in memory: thousands of images have millions of objects
         with tempfile.TemporaryFile("w+b", dir=self._file.parent) as spool:
             for one in labelled:
@@ -94,8 +95,12 @@ def _annotation(found: PlaneObject, shape: tuple[int, ...]) -> dict[str, Any]:
     starts = places[begins]
     stops = places[np.append(begins[1:], len(places)) - 1] + 1
     edges = np.stack([starts, stops], axis=1).ravel()
-    counts = np.diff(edges, prepend=0, append=height * width).tolist()
-    packed: Any = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    counts = np.diff(edges, prepend=0, append=height * width)
+    if counts[-1] == 0:  # as pycocotools itself encodes
+        counts = counts[:-1]
+    packed: Any = coco_mask.frPyObjects(
+        {"size": [height, width], "counts": counts.tolist()}, height, width
+    )
     top, left, bottom, right = found.box
     return {
         "category_id": found.class_id,
