@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from tifffile import TiffFileError, imread
+from PIL import Image, ImageFile
+from tifffile import imread
 
-from clsclip.errors import FileError
+from clsclip.errors import ClsClipError, FileError
 
 IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Endings of the files that are taken from a folder."""
@@ -35,18 +37,53 @@ def read_image(file: Path, *, indices: bool = False) -> NDArray[Any]:
     FileError
         If the file cannot be read or is not an image.
     """
-    try:
+    with read_faults(str(file)):
         if file.suffix.lower() in (".tif", ".tiff"):
             return np.asarray(imread(file))
         with Image.open(file) as image:
+            if is_deep_colour(image):
+                image.load()  # its errors are clearer, and it is strict
+                return _read_deep_colour(file, len(image.getbands()))
             coloured = image.mode == "P" and not indices
             return np.asarray(image.convert("RGB") if coloured else image)
-    except (OSError, UnidentifiedImageError, TiffFileError, ValueError, SyntaxError,
-            Image.DecompressionBombError) as error:  # fmt: skip
+
+
+@contextmanager
+def read_faults(name: str) -> Iterator[None]:
+    """Whatever readers of damaged files raise, as one kind of error.
+
+    That is nearly everything, from zlib's own errors to divisions by zero and arrays of 100 GiB.
+
+    Raises
+    ------
+    FileError
+    """
+    try:
+        yield
+    except ClsClipError:
+        raise
+    except Exception as error:
         raise FileError(
-            f"'{file}' cannot be read as an image ({error}). It may be truncated or of another "
-            "format than its name says."
+            f"'{name}' cannot be read as an image ({str(error) or type(error).__name__}). It may "
+            "be truncated or of another format than its name says."
         ) from error
+
+
+def is_deep_colour(image: Image.Image) -> bool:
+    """Whether it is a PNG of 16 bits per colour, of which Pillow gives the upper 8 bits only."""
+    encoded = image.tile if isinstance(image, ImageFile.ImageFile) else ()
+    deep = any(part[3] in ("RGB;16B", "RGBA;16B") for part in encoded)
+    return deep and image.format == "PNG"
+
+
+def _read_deep_colour(file: Path, channels: int) -> NDArray[Any]:
+    import cv2  # it takes long, and sets environment variables for its own Qt
+
+    # by bytes, because OpenCV opens no names beyond ASCII on Windows
+    image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16:
+        raise ValueError("OpenCV does not decode it in 16 bits")
+    return image[..., [2, 1, 0, 3][:channels]]
 
 
 def list_images(folder: Path) -> list[Path]:
