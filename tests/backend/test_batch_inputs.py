@@ -64,7 +64,7 @@ def test_links_in_a_circle_are_followed_once(folder: Path, tmp_path: Path) -> No
 def test_two_images_of_one_key_and_what_is_not_there_are_refused(
     folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(FileError, match="would both be labelled in 'b.tif'"):
+    with pytest.raises(FileError, match=r"would both be labelled in .b\.tif"):
         keys(folder, folder / "deep")
     with pytest.raises(FileError, match="does not exist"):
         keys(folder / "c.png")

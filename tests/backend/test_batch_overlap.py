@@ -86,7 +86,12 @@ def test_a_write_that_fails_ends_the_others() -> None:
         raise OSError("the disk is full")
 
     later = list[int]()
-    with pytest.raises(OSError, match="disk is full"), WriteBehind(most=0) as behind:
-        behind.add(full)
-        behind.add(lambda: later.append(1))
+
+    def write() -> None:
+        with WriteBehind(most=0) as behind:
+            behind.add(full)
+            behind.add(lambda: later.append(1))
+
+    with pytest.raises(OSError, match="disk is full"):
+        write()
     assert later == []

@@ -124,21 +124,21 @@ def begin(
     """
     output.mkdir(parents=True, exist_ok=True)
     unfinished, finished = output / UNFINISHED_FILE, output / FINISHED_FILE
-    begun = None
-    if job or not overwrite:
-        begun = read_record(unfinished) or read_record(finished)
-    if begun is not None and overwrite and begun.get("job") != job:
-        begun = None
-    shared = list(formats)
+    accepted = AcceptedKeys(output).now() & {image.key for image in images}
+    earlier = None
+    if job or accepted or not overwrite:
+        earlier = read_record(unfinished) or read_record(finished)
+    anew = overwrite and (earlier is None or not job or earlier.get("job") != job)
+    begun = None if anew else earlier
+    if anew and accepted:
+        _check_words(output, words, len(accepted), earlier)
     if begun is not None:
         same = {name: value for name, value in begun.items() if name not in _BESIDE}
         check_same(output, same, settings)
-        shared = [each for each in begun.get("formats", formats) if each in formats]
-    accepted = AcceptedKeys(output).now() & {image.key for image in images}
+    # what is kept has these already; what is labelled anew gets all
+    shared = [each for each in (earlier or {}).get("formats", formats) if each in formats]
     rows = Manifest(output).read() if accepted or begun is not None else {}
     added = [each for each in formats if each not in ("tiff", *shared)]
-    if begun is None:
-        added = [each for each in formats if each != "tiff"]
     kept = {}
     for image in images:
         row = rows.get(image.file)
@@ -206,6 +206,19 @@ def labelling(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _check_words(
+    output: Path, words: Sequence[str], accepted: int, earlier: Mapping[str, Any] | None
+) -> None:
+    """Refuse to give the class ids of accepted labels another meaning."""
+    known = None if earlier is None else earlier.get("words")
+    if known is not None and list(known) != list(words):
+        raise FileError(
+            f"A person has accepted {accepted} images in '{output}' with the words "
+            f"{', '.join(known)}; their labels stay, and so must these words and their order (now: "
+            f"{', '.join(words)}). Give another --output, or take the acceptance back."
+        )
 
 
 def _write_classes(file: Path, words: Sequence[str]) -> None:
