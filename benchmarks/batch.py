@@ -3,11 +3,12 @@
     python benchmarks/batch.py --data ../shared/data/nuclei/val/images
     python benchmarks/batch.py --data ../shared/data/nuclei/val/images --memory 2000
 
-The first command segments IMAGES images of the folder (repeated where it has fewer) with one
-loaded model, in turns: as arrays in memory by the predictor alone, and from files by the run that
+The first command segments IMAGES images of the folder (repeated where it has fewer) with one loaded
+model, in turns: as arrays in memory by the predictor alone, and from files by the run that
 ``napari-clsclip-label`` does, which reads, segments, writes labels and keeps the manifest. It
-prints the median time of each and their ratio; above 1, the run is the faster one. With ``--memory`` it labels so many crops of 64 x 64 pixels instead, at zoom 1, and
-prints resident memory and how much it grows per image from the 200th image on.
+prints the median time of each and their ratio; above 1, the run is the faster one. With
+``--memory`` it labels so many crops of 64 x 64 pixels instead, at zoom 1, and prints resident
+memory and how much it grows per image from the 200th image on.
 """
 
 from __future__ import annotations

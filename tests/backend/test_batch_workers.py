@@ -188,6 +188,8 @@ def test_a_cluster_that_cannot_be_had_says_why(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     arguments += ["--output", str(tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:9"]
+    assert main([*arguments, "--workers", "2"]) == 2
+    assert "Leave one of them out" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(arguments) == 2
     assert "napari-clsclip[cluster]" in capsys.readouterr().err

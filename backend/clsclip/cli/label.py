@@ -22,7 +22,7 @@ from clsclip.config import (
     SegmentSettings,
     ThresholdSettings,
 )
-from clsclip.errors import CancelledError, ClsClipError
+from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.typed_words import parse_words
 
 if TYPE_CHECKING:
@@ -188,6 +188,11 @@ def _labeller(
         predictor = Predictor(settings.model, device=settings.device)
         predictor.check_proposals(words, settings.regions, settings.detector)
         return Here(predictor), predictor.version
+    if run.scheduler and run.workers > 1:
+        raise InvalidConfigError(
+            f"--workers {run.workers} is about this machine, --scheduler about a cluster, which has "
+            "workers of its own. Leave one of them out."
+        )
     from clsclip.batch.workers import Cluster, Processes
     from clsclip.model.checkpoint import model_version
     from clsclip.model.registry import find_model
