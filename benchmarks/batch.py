@@ -2,6 +2,7 @@
 
     python benchmarks/batch.py --data ../shared/data/nuclei/val/images
     python benchmarks/batch.py --data ../shared/data/nuclei/val/images --memory 2000
+    OMP_NUM_THREADS=1 python benchmarks/batch.py --data ../shared/data/nuclei/val/images --views 8
 
 The first command segments IMAGES images of the folder (repeated where it has fewer) with one loaded
 model, in turns: as arrays in memory by the predictor alone, and from files by the run that
@@ -24,6 +25,7 @@ from statistics import median
 
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
 from clsclip import Predictor
@@ -131,6 +133,27 @@ def remember(args: argparse.Namespace, folder: Path) -> None:
     print(f"from image {WARM} to {len(memory)}: {grown}")
 
 
+def together(args: argparse.Namespace) -> None:
+    """Print what is gained by views that go through the network together."""
+    network = Predictor(args.model).window_network([args.word])
+    for side in (network.image_size, network.image_size // 2 // 16 * 16):
+        views = torch.rand(args.views, 3, side, side, generator=torch.Generator().manual_seed(0))
+        singly, at_once = [], []
+        for _ in range(1 + args.repeats):
+            started = time.process_time()
+            one = [network.probabilities(view[None])[0] for view in views]
+            singly.append((time.process_time() - started) / args.views)
+            started = time.process_time()
+            (all_of_them,) = network.probabilities(views)
+            at_once.append((time.process_time() - started) / args.views)
+        alone, shared = median(singly[1:]), median(at_once[1:])
+        apart = float((torch.cat(one) - all_of_them).abs().max())
+        print(
+            f"{side} x {side}: {alone:.4f} CPU s per view singly, {shared:.4f} of {args.views} "
+            f"together ({alone / shared:.2f} times as fast), probabilities differ by {apart:.1e}"
+        )
+
+
 def main() -> int:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,11 +164,15 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--memory", type=int, help=f"so many images, more than {WARM}")
+    parser.add_argument("--views", type=int, help="so many views of one size, singly and together")
     args = parser.parse_args()
     if args.memory is not None and args.memory <= WARM:
         parser.error(f"--memory must be more than {WARM}")
     with tempfile.TemporaryDirectory() as temporary:
-        (compare if args.memory is None else remember)(args, Path(temporary))
+        if args.views is not None:
+            together(args)
+        else:
+            (compare if args.memory is None else remember)(args, Path(temporary))
     if hasattr(os, "getloadavg"):
         print("load average: " + ", ".join(f"{each:.1f}" for each in os.getloadavg()))
     return 0

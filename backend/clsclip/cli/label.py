@@ -190,8 +190,8 @@ def _labeller(
         return Here(predictor), predictor.version
     if run.scheduler and run.workers > 1:
         raise InvalidConfigError(
-            f"--workers {run.workers} is about this machine, --scheduler about a cluster, which has "
-            "workers of its own. Leave one of them out."
+            f"--workers {run.workers} is about this machine, --scheduler about a cluster, which "
+            "has workers of its own. Leave one of them out."
         )
     from clsclip.batch.workers import Cluster, Processes
     from clsclip.model.checkpoint import model_version
