@@ -171,7 +171,8 @@ def _label(args: argparse.Namespace, job: Job | None) -> Summary:
             fail_fast=run.fail_fast, job=args.job,
         )  # fmt: skip
     done = summary.done + summary.kept
-    before = f" ({summary.kept} of them before)" if summary.kept else ""
+    accepted = f", {summary.accepted} accepted" if summary.accepted else ""
+    before = f" ({summary.kept} of them before{accepted})" if summary.kept else ""
     found = f", {summary.objects} objects" if settings.instances else ""
     print(f"{done} of {len(images)} images labelled in {args.output}{before}{found}")  # noqa: T201
     return summary
