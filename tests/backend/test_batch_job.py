@@ -14,7 +14,7 @@ from filelock import FileLock
 from PIL import Image
 from tifffile import imwrite
 
-from clsclip.batch.manifest import Manifest, ManifestRow
+from clsclip.batch.manifest import Manifest
 from clsclip.cli.label import main
 from clsclip.model.files import read_json
 from clsclip.model.run_state import OUTCOME_FILE, RunState, read_state
@@ -35,24 +35,6 @@ def arguments(tmp_path: Path, tiny_model: Path, rng: np.random.Generator) -> lis
         f"--model={tiny_model}", f"--output={tmp_path / 'out'}", f"--job={tmp_path / 'job'}",
         "--overwrite", "--no-instances",
     ]  # fmt: skip
-
-
-@pytest.fixture
-def on_row(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something done when the first row is in the manifest, in the thread that wrote it."""
-    append = Manifest.append
-
-    def use(call: Callable[[], None]) -> None:
-        calls = [call]
-
-        def patched(self: Manifest, row: ManifestRow) -> None:
-            append(self, row)
-            while calls:
-                calls.pop()()
-
-        monkeypatch.setattr(Manifest, "append", patched)
-
-    return use
 
 
 def state(tmp_path: Path) -> RunState:

@@ -42,24 +42,6 @@ def arguments(tmp_path: Path, tiny_model: Path, rng: np.random.Generator) -> lis
     ]  # fmt: skip
 
 
-@pytest.fixture
-def on_row(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-    """Have something done when the first row is in the manifest."""
-    append = Manifest.append
-
-    def use(call: Callable[[], None]) -> None:
-        calls = [call]
-
-        def patched(self: Manifest, row: ManifestRow) -> None:
-            append(self, row)
-            while calls:
-                calls.pop()()
-
-        monkeypatch.setattr(Manifest, "append", patched)
-
-    return use
-
-
 def label_differences(one: Path, other: Path) -> float:
     """Part of the pixels that differ: threads add up in another order."""
     parts = []
