@@ -19,6 +19,7 @@ import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
+from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.config import BackendSettings
 from clsclip.errors import CancelledError
 from clsclip.segmentation import Segmentation
@@ -280,3 +281,21 @@ def data(tmp_path: Path, rng: np.random.Generator) -> Path:
     for word in ("Car_side", "starfish"):
         save(picture, "objects", word, "1.jpg")
     return root
+
+
+@pytest.fixture
+def on_row(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Have something done when the first row is in a manifest, in the thread that wrote it."""
+    append = Manifest.append
+
+    def use(call: Callable[[], None]) -> None:
+        calls = [call]
+
+        def patched(self: Manifest, row: ManifestRow) -> None:
+            append(self, row)
+            while calls:
+                calls.pop()()
+
+        monkeypatch.setattr(Manifest, "append", patched)
+
+    return use
