@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from clsclip.config import (
+    FolderSettings,
     InstanceSettings,
-    LabelFormat,
     RegionSettings,
     SegmentSettings,
     ThresholdSettings,
@@ -53,20 +53,16 @@ BatchState = Literal["running", "paused", "done", "failed", "cancelled", "interr
 FileStatus = Literal["waiting", "done", "failed"]
 
 
-class BatchRequest(SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings):
+class BatchRequest(
+    SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings, FolderSettings
+):
     """What to label, how, and where to."""
 
     inputs: tuple[str, ...] = Field(
         min_length=1, description="Image files, zarr folders, or folders of these."
     )
-    pattern: str = Field("*", min_length=1, description="Which files of the folders: *.tif.")
-    recursive: bool = Field(False, description="Whether folders in the folders count, too.")
     words: tuple[str, ...] = Field(min_length=1)
     output: str = Field(min_length=1, description="Folder for the labels.")
-    formats: tuple[LabelFormat, ...] = Field(("tiff",), min_length=1)
-    overwrite: bool = Field(
-        False, description="Whether other labels in the output folder are replaced."
-    )
 
 
 class BatchPreview(Message):
