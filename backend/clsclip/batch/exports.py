@@ -7,7 +7,7 @@ export is the same whether a run was interrupted or a person corrected the label
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -63,29 +63,23 @@ class Labelled:
                 f"The labels of '{self.image}' are {labels.dtype} of shape {labels.shape}; "
                 "expected uint16 or uint32 of (height, width) or (planes, height, width)."
             )
-        ids = np.unique(labels)
-        if ids[0] == 0:
-            ids = ids[1:]
-        what = "class"
-        if self.classes is not None:
-            what, known = "object of a known class", np.flatnonzero(self.classes) + 1
-            if self.classes.size and not 0 <= self.classes.min() <= self.classes.max() <= self._top:
-                raise InvalidImageError(
-                    f"The classes of the objects of '{self.image}' go from {self.classes.min()} to "
-                    f"{self.classes.max()}; there are the words 1 to {self._top}."
-                )
-        else:
-            known = np.arange(1, self._top + 1)
-        strange = np.setdiff1d(ids, known)
-        if len(strange):
+        classes = np.arange(1, len(self.words) + 1) if self.classes is None else self.classes
+        if classes.size and not 0 <= classes.min() <= classes.max() <= len(self.words):
             raise InvalidImageError(
-                f"The labels of '{self.image}' hold the id {strange[0]}, which is no {what}. There "
-                f"are {len(known)}, for the words {', '.join(self.words)}."
+                f"The classes of the objects of '{self.image}' go from {classes.min()} to "
+                f"{classes.max()}; they lie between 0 and the number of words, {len(self.words)}."
             )
-
-    @property
-    def _top(self) -> int:
-        return len(self.words)
+        known = np.concatenate([[True], classes > 0])
+        for plane in self.planes:
+            high = int(plane.max())
+            if high < len(known) and known[plane].all():
+                continue
+            strange = high if high >= len(known) else int(plane[~known[plane]][0])
+            table = "class" if self.classes is None else "object in the table of objects"
+            raise InvalidImageError(
+                f"The labels of '{self.image}' hold the id {strange}, which is no {table}; the "
+                f"highest is {len(known) - 1}, and the words are {', '.join(self.words)}."
+            )
 
     @property
     def planes(self) -> NDArray[Any]:
@@ -155,12 +149,44 @@ def exporter(name: LabelFormat, output: Path, words: Sequence[str]) -> Exporter:
     InvalidConfigError
         If there is no such format.
     """
+    # they import this module
+    from clsclip.batch.formats.coco import CocoExporter
     from clsclip.batch.formats.png import PngExporter
+    from clsclip.batch.formats.voc import VocExporter
+    from clsclip.batch.formats.yolo import YoloExporter
 
-    made = {"png": PngExporter}.get(name)
-    if made is None:
-        raise InvalidConfigError(f"There is no other format '{name}'.")
-    return made(output, tuple(words))
+    kinds: dict[str, Callable[[Path, tuple[str, ...]], Exporter]] = {
+        "png": PngExporter, "coco": CocoExporter, "yolo": YoloExporter, "voc": VocExporter,
+    }  # fmt: skip
+    if name not in kinds:
+        raise InvalidConfigError(
+            f"There is no exporter of the format '{name}'; there are {', '.join(kinds)}."
+        )
+    return kinds[name](output, tuple(words))
+
+
+def refuse_large(image: Path, formats: Sequence[LabelFormat]) -> None:
+    """Say before the work that labels kept as a zarr are written in no other format.
+
+    Parameters
+    ----------
+    image : Path
+        A very large image.
+    formats : sequence of str
+        The formats that are asked for.
+
+    Raises
+    ------
+    InvalidConfigError
+        If there is another one than "tiff", whose place the zarr takes.
+    """
+    others = ", ".join(name for name in formats if name != "tiff")
+    if others:
+        raise InvalidConfigError(
+            f"The labels of '{image}' are kept as a zarr, because it is very large, and are "
+            f"not written as {others}. Leave --format out for it, or raise --large-from if there "
+            "is memory enough."
+        )
 
 
 def plane_key(key: str, plane: int, planes: int) -> str:

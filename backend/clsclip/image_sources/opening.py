@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clsclip.image_files import read_image
+from clsclip.image_files import is_deep_colour, read_image
 from clsclip.image_sources.source import ImageSource, Once, check_level, read_faults
 from clsclip.image_sources.tiffs import TIFF_ENDINGS, tiff_source
 from clsclip.image_sources.zarrs import zarr_source
@@ -45,7 +45,8 @@ def open_source(path: Path, *, level: int = 0) -> ImageSource:
             bands = {"P": 3, "PA": 4}.get(image.mode, len(image.getbands()))
             size = (image.height, image.width)
             shallow = {"1": "?", "I": "i4", "F": "f4"}.get(image.mode, "u1")
-            dtype = np.dtype("u2" if image.mode.startswith("I;16") else shallow)
+            deep = image.mode.startswith("I;16") or is_deep_colour(image)
+            dtype = np.dtype("u2" if deep else shallow)
     whole = Once(lambda: read_image(path))
     return ImageSource(
         str(path), whole, (*size, bands)[: 2 + (bands > 1)], dtype, "yxs"[: 2 + (bands > 1)],
