@@ -163,6 +163,29 @@ def test_a_stack(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second, corrected[1])
 
 
+def test_objects_of_a_stack(output: Path) -> None:
+    later = OBJECTS + np.where(OBJECTS > 0, 3, 0).astype(np.uint16)
+    target = label_file(output, KEY)
+    tables = [instance_features(plane, np.full((20, 30), 0.5)) for plane in (OBJECTS, later)]
+    features = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    words = np.array(["cell", "cell", "rim"] * 2)
+    write_features(target.with_suffix(".features.csv"), {
+        "label": features["label"], "class": words, **features,
+        "plane": np.repeat([0, 1], 3),
+    })  # fmt: skip
+    write_labels(target, np.stack([OBJECTS, later]))
+    drawn = squares((12, 19, 9))  # over the last of the second plane, and in both
+    accept(output, np.stack([OBJECTS, np.where(drawn > 0, drawn, later)]))
+    with features_file(target).open(newline="") as stream:
+        found = [(row["plane"], row["label"], row["class"], row["mean_probability"])
+                 for row in csv.DictReader(stream)]  # fmt: skip
+    assert found == [
+        ("0", "1", "cell", "0.5"), ("0", "2", "cell", "0.5"), ("0", "3", "rim", "0.5"),
+        ("1", "4", "cell", "0.5"), ("1", "5", "cell", "0.5"), ("1", "6", "rim", "nan"),
+        ("1", "9", "rim", "nan"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
@@ -297,7 +320,8 @@ def killed_at(step: int, output: Path, labels: np.ndarray) -> bool:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_between_any_two_steps(tmp_path: Path) -> None:
+def test_killed_between_any_two_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda stream: None)  # against a loss of power, and slow
     corrected = squares((1, 1, 1), (12, 18, 3), (6, 10, 4))
     label(tmp_path / "never", OBJECTS, (1, 1, 2))
     label(tmp_path / "at once", OBJECTS, (1, 1, 2))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from scipy import ndimage
 
 from clsclip.errors import FileError
 from clsclip.instances import instance_features
+
+PLANE: Final = "plane"
+"""Column of the table of a stack."""
 
 
 def classes_after(
@@ -72,7 +75,7 @@ def _votes(
 def features_after(
     labels: NDArray[Any],
     before: NDArray[Any],
-    probabilities: dict[int, float],
+    probabilities: dict[tuple[int, int], float],
     classes: dict[int, int],
     words: tuple[str, ...],
 ) -> dict[str, NDArray[Any]]:
@@ -80,10 +83,10 @@ def features_after(
 
     Parameters
     ----------
-    labels, before : ndarray of int, both of shape (H, W)
+    labels, before : ndarray of int, both of shape (H, W) or (planes, H, W)
         Ids of objects after and before the correction.
-    probabilities : dict of int to float
-        Mean probability of each object before.
+    probabilities : dict of (int, int) to float
+        Mean probability of each object before; see :func:`read_probabilities`.
     classes : dict of int to int
         Of :func:`classes_after`.
     words : tuple of str
@@ -91,19 +94,36 @@ def features_after(
     Returns
     -------
     dict of str to ndarray, shape (n,)
-        See :func:`clsclip.instances.segmented_instances`. ``mean_probability`` is NaN for objects
-        that a person drew or changed: the model never judged their pixels.
+        See :func:`clsclip.instances.segmented_instances`; of a stack, a row for each plane of an
+        object, with its number as ``plane``. ``mean_probability`` is NaN for objects that a person
+        drew or changed: the model never judged their pixels.
     """
+    if labels.ndim == 2:
+        return _plane_features(labels, before, probabilities, classes, words, 0)
+    tables = []
+    for number, (plane, old) in enumerate(zip(labels, before, strict=True)):
+        table = _plane_features(plane, old, probabilities, classes, words, number)
+        tables.append({**table, PLANE: np.full(len(table["label"]), number)})
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+
+
+def _plane_features(
+    labels: NDArray[Any],
+    before: NDArray[Any],
+    probabilities: dict[tuple[int, int], float],
+    classes: dict[int, int],
+    words: tuple[str, ...],
+    plane: int,
+) -> dict[str, NDArray[Any]]:
     table = instance_features(labels, np.zeros(labels.shape, np.float32))
     ids = table["label"]
-    same = _unchanged(labels, before, ids)
-    known = [probabilities.get(int(i), np.nan) for i in ids]
     named: dict[str, NDArray[Any]] = {}
     for name, column in table.items():
         named[name] = column
         if name == "label":
             named["class"] = np.array([words[classes[int(i)] - 1] for i in ids], np.str_)
-    named["mean_probability"] = np.where(same, known, np.nan)
+    known = [probabilities.get((plane, int(i)), np.nan) for i in ids]
+    named["mean_probability"] = np.where(_unchanged(labels, before, ids), known, np.nan)
     return named
 
 
@@ -117,8 +137,8 @@ def _unchanged(labels: NDArray[Any], before: NDArray[Any], ids: NDArray[Any]) ->
     return same
 
 
-def read_probabilities(table: Path) -> dict[int, float]:
-    """Mean probability of each object of a table, NaN where it is not known.
+def read_probabilities(table: Path) -> dict[tuple[int, int], float]:
+    """Mean probability of each object of a table, by plane and id; NaN where it is not known.
 
     Raises
     ------
@@ -128,7 +148,7 @@ def read_probabilities(table: Path) -> dict[int, float]:
     try:
         with table.open(newline="", encoding="utf-8") as stream:
             return {
-                int(row["label"]): float(row["mean_probability"] or "nan")
+                (int(row.get(PLANE) or 0), int(row["label"])): float(row["mean_probability"])
                 for row in csv.DictReader(stream)
             }
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
