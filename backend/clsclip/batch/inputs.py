@@ -27,10 +27,13 @@ class InputImage:
     key : str
         Names its outputs, as a path without an ending: "stem", or "folder/stem" where folders in
         folders are searched.
+    thumbnail : Path or None
+        Where a small picture of it with its labels is to be written.
     """
 
     file: Path
     key: str
+    thumbnail: Path | None = None
 
 
 def find_images(
