@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from clsclip.batch.accepted import AcceptedKeys
 from clsclip.batch.exports import exporter
 from clsclip.batch.files import features_file, label_file, write_at_once
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.large import discard_unfinished, large_target, part_folder
+from clsclip.batch.large_files import discard_unfinished, large_target, part_folder
 from clsclip.batch.manifest import Manifest, ManifestRow
+from clsclip.batch.reviews import Reviews
 from clsclip.batch.unfinished import check_same, read_record, write_record
 from clsclip.config import LabelFormat
 from clsclip.errors import BusyError, FileError
@@ -134,36 +134,38 @@ def begin(
         same = {name: value for name, value in begun.items() if name not in _BESIDE}
         check_same(output, same, settings)
         shared = [each for each in begun.get("formats", formats) if each in formats]
-    accepted = AcceptedKeys(output).now() & {image.key for image in images}
-    rows = Manifest(output).read() if accepted or begun is not None else {}
     added = [each for each in formats if each not in ("tiff", *shared)]
     if begun is None:
         added = [each for each in formats if each != "tiff"]
-    kept = {}
-    for image in images:
-        row = rows.get(image.file)
-        target = label_file(output, image.key)
-        if image.key in accepted:
-            kept[image.key] = row or ManifestRow(image.file, "done", 0.0)
-        elif begun is None:
-            discard_unfinished(large_target(target))
-        elif (
-            row is not None
-            and row.status == "done"
-            and (
-                # nothing can be exported of a zarr, which then is a failure with its reason
-                target.exists() or (large_target(target).exists() and not added)
-            )
-        ):
-            kept[image.key] = row
-    # the rows first: those of a folder that is labelled anew must not count for the new settings
-    Manifest(output).write(kept.values())
+    # nobody accepts meanwhile, and what has no row afterwards nobody accepts until it is labelled
+    with Reviews(output).held() as reviews:
+        accepted = reviews.keys() & {image.key for image in images}
+        rows = Manifest(output).read() if accepted or begun is not None else {}
+        kept = {}
+        for image in images:
+            row = rows.get(image.file)
+            target = label_file(output, image.key)
+            if image.key in accepted:
+                kept[image.key] = row or ManifestRow(image.file, "done", 0.0)
+            elif begun is None:
+                discard_unfinished(large_target(target))
+            elif (
+                row is not None
+                and row.status == "done"
+                and (
+                    # nothing can be exported of a zarr, which then is a failure with its reason
+                    target.exists() or (large_target(target).exists() and not added)
+                )
+            ):
+                kept[image.key] = row
+        # the rows first: those of a folder that is labelled anew do not count for new settings
+        Manifest(output).write(kept.values())
     write_record(unfinished, {**settings, "formats": shared, "job": job})
     finished.unlink(missing_ok=True)
     _write_classes(output / CLASSES_FILE, words)
     return Begun(
         begun is not None, tuple(image for image in images if image.key not in kept), kept,
-        accepted, tuple(added),
+        frozenset(accepted), tuple(added),
     )  # fmt: skip
 
 
