@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from clsclip.batch.accepted import AcceptedKeys
 from clsclip.batch.exports import Labelled, exporter
 from clsclip.batch.files import features_file, label_file, write_features, write_labels
 from clsclip.batch.inputs import InputImage
@@ -126,6 +127,7 @@ class ImageOutput:
 
     def __init__(self, task: LabelTask) -> None:
         self._task = task
+        self._accepted = AcceptedKeys(task.output)
         self._exporters = [
             exporter(name, task.output, task.words) for name in task.formats if name != "tiff"
         ]
@@ -200,6 +202,8 @@ class ImageOutput:
             image.file, "done", 0.0, objects=objects, regions=" ".join(reasons),
             score=min(scores, default=None),
         )  # fmt: skip
+        if image.key in self._accepted:  # meanwhile
+            return row
         labels, features = _joined(planes)
         target = label_file(task.output, image.key)
         target.parent.mkdir(parents=True, exist_ok=True)

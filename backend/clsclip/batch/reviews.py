@@ -48,8 +48,8 @@ class Review(Settings):
 
     key: str = Field(description="Of the image.")
     accepted: bool = Field(description="False: no longer.")
-    corrected: bool = Field(description="Whether the labels were corrected.")
-    time: float = Field(description="In seconds since 1970.")
+    corrected: bool = Field(False, description="Whether the labels were corrected.")
+    time: float = Field(0.0, description="In seconds since 1970.")
 
 
 class Reviews:

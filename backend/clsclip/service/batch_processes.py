@@ -106,6 +106,7 @@ class BatchProcesses:
         check_output(asked, images)
         with self._starting():
             make_output(asked)
+            before = _kept(asked, images)
             started = datetime.now(UTC)
             try:
                 folder = new_folder(batches_folder(), Path(asked.output), started)
@@ -113,7 +114,7 @@ class BatchProcesses:
                 raise FileError(f"'{batches_folder()}' cannot be written ({error}).") from error
             record = BatchRecord(request=asked, started=started, device=self._settings.device)
             write_record(folder / RECORD_FILE, record)
-            self._run(folder, record, _kept(asked, images), 0.0)
+            self._run(folder, record, before, 0.0)
         return self._read(folder, record)
 
     def pause(self, name: str) -> Batch:
