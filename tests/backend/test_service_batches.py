@@ -524,7 +524,11 @@ def test_reviews_that_are_refused(serve: Any, gated: Any, tmp_path: Path, folder
     for body in (b"{}", b"PK\x03\x04", bytes(1000)):
         answer = http.put(f"/v1/batches/{name}/files/0/review", content=body)
         assert code(answer) == (422, "invalid_request")
+    (output / "classes.csv").write_text("id,name\n1,rim\n")
+    assert code(review(http, name, 0)) == (409, "conflict")
     assert counts(told(http, name)) == (3, 1, 1, 0)
+    (output / "classes.csv").write_text("id,name\n1,cell\n")
+    assert review(http, name, 0).json()["accepted"]
 
 
 # ---- preview ----

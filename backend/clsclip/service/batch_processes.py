@@ -7,6 +7,7 @@ output folder, so that the next backend knows as much. Nothing here loads torch.
 from __future__ import annotations
 
 import contextlib
+import csv
 import logging
 import sys
 import time
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from clsclip.batch.inputs import InputImage
 from clsclip.batch.job import PAUSE_FILE, THUMBNAILS
 from clsclip.batch.manifest import Manifest
+from clsclip.batch.outputs import CLASSES_FILE
 from clsclip.batch.reviews import Reviews
 from clsclip.config import BackendSettings
 from clsclip.errors import (
@@ -86,9 +88,9 @@ class BatchProcesses:
 
     def look(self) -> None:
         """Take note of what has happened while no backend was there."""
-        for batch in self.list():
-            if batch.state in ("running", "paused"):
-                _log.info("The batch '%s' runs", batch.name)
+        for folder in batch_folders():
+            if batch_state(folder).state == "running":
+                _log.info("The batch '%s' runs", folder.name)
         self._renew_exports()
 
     def start(self, request: BatchRequest) -> Batch:
@@ -225,15 +227,18 @@ class BatchProcesses:
         ------
         NotFoundError
         ConflictError
-            If it is not labelled.
+            If it is not labelled, or was labelled with other words since.
         InvalidImageError, BusyError, FileError
             See :meth:`clsclip.batch.reviews.Reviews.accept`.
         """
         folder, record = self._find(name)
         image = _image(self._content(folder, record), name, number)
         asked = record.request
-        reviews = Reviews(Path(asked.output))
-        reviews.accept(image.file, image.key, labels, words=asked.words, formats=asked.formats)
+        output = Path(asked.output)
+        _check_words(output, asked.words)
+        Reviews(output).accept(
+            image.file, image.key, labels, words=asked.words, formats=asked.formats
+        )
         self._renew(folder, record)
         return self._content(folder, record).file(number)
 
@@ -319,6 +324,29 @@ def _image(content: BatchContent, name: str, number: int) -> InputImage:
             f"The batch '{name}' has no file {number}; it has {len(content.images)}, from 0 on."
         )
     return content.images[number]
+
+
+def _check_words(output: Path, words: tuple[str, ...]) -> None:
+    """Refuse where a later batch has given other meanings to the class ids of a folder.
+
+    Raises
+    ------
+    ConflictError
+    FileError
+        If the table of classes cannot be read.
+    """
+    try:
+        with (output / CLASSES_FILE).open(newline="", encoding="utf-8") as stream:
+            found = tuple(row["name"] for row in csv.DictReader(stream))
+    except FileNotFoundError:  # nothing is labelled
+        return
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise FileError(f"'{output / CLASSES_FILE}' cannot be read ({error!r}).") from error
+    if found != words:
+        raise ConflictError(
+            f"'{output}' was labelled with other words since: {', '.join(found)}. Review it in the "
+            "batch that did so."
+        )
 
 
 def _arguments(folder: Path, record: BatchRecord) -> list[str]:
