@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
@@ -236,6 +237,19 @@ class Cluster(Pool):
                 yield executor
             finally:
                 executor.shutdown(wait=False)
+
+    def label(
+        self, images: Sequence[InputImage], task: LabelTask, *,
+        record: Callable[[ManifestRow], None], watch: Watch, fail_fast: bool,
+    ) -> None:  # fmt: skip
+        """See :class:`clsclip.batch.watch.Labeller`; the images are labelled in no order."""
+        try:
+            super().label(images, task, record=record, watch=watch, fail_fast=fail_fast)
+        except (FutureCancelled, self._distributed.comm.CommClosedError) as error:
+            raise ModelUnavailableError(
+                f"The Dask scheduler at '{self._address}' was lost ({error or 'no answer'}). What "
+                "is done stays; give the same command again when it is back."
+            ) from error
 
     def places(self, executor: Executor) -> int:
         """As many as the workers that are there now have threads."""
