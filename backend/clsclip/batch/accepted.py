@@ -1,21 +1,16 @@
-"""Which labels of an output folder a person has accepted. No run changes those."""
+"""Which labels of an output folder a person has accepted, asked again for every image."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Final
 
-from clsclip.errors import FileError
-
-REVIEWS_FILE: Final = ".reviews.jsonl"
-"""A line ``{"key", "accepted", ...}`` per decision; the last one of a key counts."""
+from clsclip.batch.reviews import Reviews
 
 
 class AcceptedKeys:
     """Keys of images whose labels a person has accepted, as they are at the moment.
 
-    Safe while another process writes the reviews.
+    The journal is read again only if it has changed. Safe while another process writes it.
 
     Parameters
     ----------
@@ -23,15 +18,12 @@ class AcceptedKeys:
     """
 
     def __init__(self, output: Path) -> None:
-        self._file = output / REVIEWS_FILE
+        self._reviews = Reviews(output)
         self._read_at: tuple[int, int] | None = None
         self._keys: frozenset[str] = frozenset()
 
     def __contains__(self, key: str) -> bool:
-        return key in self.now()
-
-    def now(self) -> frozenset[str]:
-        """All of them.
+        """Whether an image is accepted now.
 
         Raises
         ------
@@ -39,19 +31,10 @@ class AcceptedKeys:
             If the reviews are damaged.
         """
         try:
-            found = self._file.stat()
+            found = self._reviews.file.stat()
         except FileNotFoundError:
-            return frozenset()
+            return False
         if self._read_at != (found.st_mtime_ns, found.st_size):
-            complete, _, _ = self._file.read_text(encoding="utf-8").rpartition("\n")
-            try:
-                reviews = [json.loads(line) for line in complete.splitlines()]
-                last = {str(review["key"]): bool(review["accepted"]) for review in reviews}
-            except (ValueError, KeyError, TypeError) as error:
-                raise FileError(
-                    f"'{self._file}' is damaged ({error}), so it is not known which labels were "
-                    "accepted. Repair it, or give another --output."
-                ) from error
-            self._keys = frozenset(key for key, accepted in last.items() if accepted)
+            self._keys = frozenset(self._reviews.accepted())
             self._read_at = (found.st_mtime_ns, found.st_size)
-        return self._keys
+        return key in self._keys

@@ -10,6 +10,7 @@ from clsclip.batch.files import label_file
 from clsclip.batch.inputs import InputImage
 from clsclip.batch.manifest import Manifest
 from clsclip.batch.outputs import Begun
+from clsclip.batch.reviews import Reviews
 from clsclip.config import LabelFormat
 
 
@@ -25,11 +26,13 @@ def add_formats(
     OSError
     """
     exporters = [exporter(name, output, words) for name in begun.added]
+    reviews = Reviews(output)
     for image in images:
         if exporters and image.key in begun.kept:
-            labelled = read_labelled_output(output, image.file, image.key, words)
-            for each in exporters:
-                each.write(labelled)
+            with reviews.held():  # or a correction would be exported as it was before
+                labelled = read_labelled_output(output, image.file, image.key, words)
+                for each in exporters:
+                    each.write(labelled)
 
 
 def finish_exports(
@@ -43,7 +46,7 @@ def finish_exports(
         If labels cannot be read.
     OSError
     """
-    rows = Manifest(output).read()
+    rows, reviews = Manifest(output).read(), Reviews(output)
     done = [
         image
         for image in images
@@ -54,7 +57,7 @@ def finish_exports(
 
     def labelled() -> Iterator[Labelled]:
         for image in done:
-            yield read_labelled_output(output, image.file, image.key, words)
+            yield reviews.labelled(image.file, image.key, words)
 
     for name in formats:
         if name != "tiff":

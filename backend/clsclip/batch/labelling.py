@@ -17,7 +17,8 @@ from clsclip.batch.accepted import AcceptedKeys
 from clsclip.batch.exports import Labelled, exporter
 from clsclip.batch.files import features_file, label_file, write_features, write_labels
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.large import BlockProgress, LargeLabels, label_large, large_target
+from clsclip.batch.large import BlockProgress, LargeLabels, label_large
+from clsclip.batch.large_files import large_target
 from clsclip.batch.manifest import ManifestRow
 from clsclip.batch.reading import Piece
 from clsclip.batch.task import LabelTask

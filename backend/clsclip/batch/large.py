@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from clsclip.batch.files import features_file, write_at_once
+from clsclip.batch.large_files import part_folder
 from clsclip.batch.large_objects import FEATURES_FILE, ObjectNumbering
 from clsclip.batch.unfinished import SETTINGS_FILE, Journal, check_same, read_record, write_record
 from clsclip.image_sources import ImageSource
@@ -68,16 +69,6 @@ class LargeLabels:
 
     objects: int | None
     score: float | None
-
-
-def large_target(target: Path) -> Path:
-    """The zarr of a large image: ``<stem>.zarr`` beside its ``<stem>.tif``."""
-    return target.with_suffix(".zarr")
-
-
-def part_folder(target: Path) -> Path:
-    """Where an unfinished zarr lies."""
-    return target.with_name(f".{target.name}.part")
 
 
 def label_large(
@@ -199,17 +190,6 @@ def label_large(
     labels.attrs.update({**attributes, "objects": objects} if instances else attributes)
     _put_in_place(part, target)
     return LargeLabels(objects, score)
-
-
-def discard_unfinished(target: Path) -> None:
-    """Remove what is there of an unfinished zarr.
-
-    Raises
-    ------
-    OSError
-    """
-    if part_folder(target).exists():
-        shutil.rmtree(part_folder(target))
 
 
 def settings_of(instances: InstanceOptions | None) -> dict[str, Any] | None:

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from clsclip.batch.accepted import AcceptedKeys
 from clsclip.batch.exports import exporter
 from clsclip.batch.files import features_file, label_file, write_at_once
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.large import discard_unfinished, large_target, part_folder
+from clsclip.batch.large_files import discard_unfinished, large_target, part_folder
 from clsclip.batch.manifest import Manifest, ManifestRow
+from clsclip.batch.reviews import Reviews
 from clsclip.batch.unfinished import check_same, read_record, write_record
 from clsclip.config import LabelFormat
 from clsclip.errors import BusyError, FileError
@@ -120,9 +120,21 @@ def begin(
         If the folder holds labels of other settings.
     OSError
     """
-    output.mkdir(parents=True, exist_ok=True)
+    # nobody accepts meanwhile, and what has no row afterwards nobody accepts until it is labelled
+    with Reviews(output).held() as reviews:
+        accepted = frozenset(reviews) & {image.key for image in images}
+        return _begin(
+            images, output, words, settings, formats=formats, overwrite=overwrite, job=job,
+            accepted=accepted,
+        )  # fmt: skip
+
+
+def _begin(
+    images: Sequence[InputImage], output: Path, words: Sequence[str],
+    settings: Mapping[str, Any], *, formats: Sequence[LabelFormat], overwrite: bool, job: str,
+    accepted: frozenset[str],
+) -> Begun:  # fmt: skip
     unfinished, finished = output / UNFINISHED_FILE, output / FINISHED_FILE
-    accepted = AcceptedKeys(output).now() & {image.key for image in images}
     earlier = None
     if job or accepted or not overwrite:
         earlier = read_record(unfinished) or read_record(finished)
