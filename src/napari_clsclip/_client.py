@@ -41,6 +41,7 @@ from clsclip.wire_annotations import (
 from clsclip.wire_ranking import Embeddings, ImageGain
 from clsclip.wire_training import Activation, Training, TrainingList, TrainingRequest, VersionList
 from napari_clsclip._backend_calls import BackendCalls, answer_within
+from napari_clsclip._batch_routes import BatchRoutes
 
 ANSWER_SECONDS: Final = 15.0
 """How long a backend may take to answer what it answers at once."""
@@ -71,6 +72,11 @@ class Client:
     answer_seconds : float
         How long the backend may take to answer anything but :meth:`segment`.
 
+    Attributes
+    ----------
+    batches : BatchRoutes
+        What it asks about labelling folders.
+
     Raises
     ------
     InvalidConfigError
@@ -82,6 +88,7 @@ class Client:
     def __init__(self, url: str, token: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._calls = BackendCalls(url, token, answer_seconds)
         self.url: Final = self._calls.url
+        self.batches: Final = BatchRoutes(self._calls)
         self._lock = threading.Lock()
         self._unfinished: dict[str, threading.Event] = {}
 

@@ -15,12 +15,12 @@ from clsclip.config import MAX_WORDS
 from clsclip.wire_training import Training
 from napari_clsclip._accept_row import AcceptRow
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._learning import Learning
 from napari_clsclip._message import Message
 from napari_clsclip._next_row import NextRow
 from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._supervisor import BackendState
 from napari_clsclip._training_form import TrainingForm
-from napari_clsclip._training_job import Learning
 from napari_clsclip._training_panel import TrainingPanel
 from napari_clsclip._training_watch import TrainingWatch
 from napari_clsclip._training_words import headline

@@ -16,7 +16,7 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
 
 from clsclip.errors import BusyError, FileError
-from napari_clsclip import _training_watch, _widget
+from napari_clsclip import _backend_watch, _widget
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._curve import IOU_COLOR, LOSS_COLOR, OLD_COLOR
 from napari_clsclip._learn_tab import LearnTab
@@ -47,8 +47,8 @@ def connection(
     """The shared connection is one to the server, which is asked often."""
     connection = BackendConnection(RemoteAddress(stub.url, "token"))
     monkeypatch.setattr(_widget, "shared_connection", lambda: connection)
-    monkeypatch.setattr(_training_watch, "RUNNING_MILLISECONDS", 50)
-    monkeypatch.setattr(_training_watch, "IDLE_MILLISECONDS", 100)
+    monkeypatch.setattr(_backend_watch, "RUNNING_MILLISECONDS", 50)
+    monkeypatch.setattr(_backend_watch, "IDLE_MILLISECONDS", 100)
     yield connection
     connection.stop()
     notification_manager.records.clear()
