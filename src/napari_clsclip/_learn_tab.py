@@ -113,8 +113,7 @@ class LearnTab(QWidget):
             ending = self.watch.ending
             self.panel.show_training(shown, versions, ordering=ordering, ending=ending)
             self.versions.show_versions(versions, learning.trainings, ordering=ordering)
-            made = next((v for v in versions.versions if v.name == versions.active), None)
-            self._model.offer_versions(versions, "" if made is None else made.parent)
+            self._model.offer_versions(versions)
         for widget in (self._versions_title, self.versions):
             widget.setVisible(learning is not None)
         self._offer_words()
