@@ -57,15 +57,35 @@ class BatchRequest(SegmentSettings, RegionSettings, ThresholdSettings, InstanceS
     """What to label, how, and where to."""
 
     inputs: tuple[str, ...] = Field(
-        min_length=1, description="Image files, zarr folders, or folders of these."
+        min_length=1,
+        title="Input",
+        description="Image files, zarr folders, or folders of these, of the backend's machine.",
     )
-    pattern: str = Field("*", min_length=1, description="Which files of the folders: *.tif.")
-    recursive: bool = Field(False, description="Whether folders in the folders count, too.")
-    words: tuple[str, ...] = Field(min_length=1)
-    output: str = Field(min_length=1, description="Folder for the labels.")
-    formats: tuple[LabelFormat, ...] = Field(("tiff",), min_length=1)
+    pattern: str = Field(
+        "*", min_length=1, title="Pattern", description="Which files of the folders: *.tif."
+    )
+    recursive: bool = Field(
+        False,
+        title="Include subfolders",
+        description="Whether folders in the folders count, too.",
+    )
+    words: tuple[str, ...] = Field(
+        min_length=1,
+        title="Words",
+        description="What to label: one word or a short phrase, or several with commas.",
+    )
+    output: str = Field(min_length=1, title="Output", description="Folder for the labels.")
+    formats: tuple[LabelFormat, ...] = Field(
+        ("tiff",),
+        min_length=1,
+        title="Formats",
+        description="Of the labels. tiff is always written: the others are made from it.",
+    )
     overwrite: bool = Field(
-        False, description="Whether other labels in the output folder are replaced."
+        False,
+        title="Replace existing labels",
+        description="Whether other labels in the output folder are replaced. Accepted ones never "
+        "are.",
     )
 
 

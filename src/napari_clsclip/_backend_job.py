@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from clsclip.errors import BackendError, CancelledError
+from clsclip.errors import BackendError
 from napari_clsclip._client import Client
 from napari_clsclip._supervisor import BackendSupervisor
+from napari_clsclip._thread_job import ThreadJob
 
 _T = TypeVar("_T")
 
 
-class BackendJob(Generic[_T]):
+class BackendJob(ThreadJob[_T]):
     """Waits for the backend and asks it something; the Qt thread polls it.
 
     Parameters
@@ -34,40 +35,12 @@ class BackendJob(Generic[_T]):
         work: Callable[[Client], _T],
         name: str,
     ) -> None:
-        self._supervisor = supervisor
-        self._closing = closing
-        self._work = work
-        self._error: Exception | None = CancelledError("Not started.")
-        self._answer: list[_T] = []
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        def ask() -> _T:
+            client = supervisor.ready_client(closing.is_set)
+            try:
+                return work(client)
+            except BackendError:
+                supervisor.suspect()
+                raise
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
-
-    @property
-    def done(self) -> bool:
-        """Whether :meth:`result` has something to say."""
-        return not self._thread.is_alive()
-
-    def result(self) -> _T:
-        """Return what the work returned; only once :attr:`done`.
-
-        Raises
-        ------
-        ClsClipError
-            If what was asked was refused, or the backend did not answer.
-        """
-        if self._error is not None:
-            raise self._error
-        return self._answer[0]
-
-    def _run(self) -> None:
-        try:
-            client = self._supervisor.ready_client(self._closing.is_set)
-            self._answer.append(self._work(client))
-            self._error = None
-        except Exception as error:
-            self._error = error
-            if isinstance(error, BackendError):
-                self._supervisor.suspect()
+        super().__init__(ask, name)

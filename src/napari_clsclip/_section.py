@@ -6,7 +6,7 @@ from typing import Final
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon, QPixmap
-from qtpy.QtWidgets import QFormLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QPushButton, QWidget
 from superqt import QCollapsible
 
 _CLOSED: Final = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE} "
@@ -46,3 +46,26 @@ class Section(QCollapsible):
                 layout.setContentsMargins(0, 0, 0, 0)
         self.addWidget(content)
         self.collapse(animate=False)
+
+
+class Fold(QPushButton):
+    """A title that shows and hides what is below it.
+
+    Parameters
+    ----------
+    title : str
+    content : QWidget
+    """
+
+    def __init__(self, title: str, content: QWidget) -> None:
+        super().__init__()
+        self._title = title
+        self._content = content
+        self.setCheckable(True)
+        self.setStyleSheet(_BUTTON_STYLE)
+        self.toggled.connect(self._show)
+        self._show(False)
+
+    def _show(self, opened: bool) -> None:
+        self.setText(f"{_OPEN if opened else _CLOSED}{self._title}")
+        self._content.setVisible(opened)

@@ -13,7 +13,7 @@ from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
+from qtpy.QtWidgets import QCheckBox
 
 from clsclip.errors import BusyError, FileError
 from napari_clsclip import _backend_watch, _widget
@@ -22,6 +22,7 @@ from napari_clsclip._curve import IOU_COLOR, LOSS_COLOR, OLD_COLOR
 from napari_clsclip._learn_tab import LearnTab
 from napari_clsclip._supervisor import RemoteAddress
 from napari_clsclip._widget import ClsClipWidget
+from shown_texts import cut_off
 from stub_backend import Reply
 from stub_training import BEGUN, TrainingStub, annotation, training
 
@@ -372,16 +373,3 @@ def test_nothing_is_cut_off_and_the_curve_is_drawn_in_any_theme(
     qtbot.wait(50)
     assert cut_off(tab) == []
     assert widget.width() < 360
-
-
-def cut_off(tab: LearnTab) -> list[str]:
-    """Texts that are on screen, but not as a whole."""
-    found = []
-    for label in tab.findChildren(QLabel):
-        needed = label.heightForWidth(label.width()) if label.wordWrap() else 0
-        if label.isVisible() and label.height() < max(needed, label.fontMetrics().height()):
-            found.append(label.text())
-    for button in (*tab.findChildren(QPushButton), *tab.findChildren(QCheckBox)):
-        if button.isVisible() and button.width() < button.minimumSizeHint().width():
-            found.append(button.text())
-    return found
