@@ -19,8 +19,9 @@ import tifffile
 from PIL import Image
 from pydantic import BaseModel
 
-from clsclip.errors import ClsClipError, ConflictError, NotFoundError
+from clsclip.errors import ClsClipError, ConflictError, NotFoundError, StoreError
 from clsclip.wire import error_json
+from clsclip.wire_annotations import Correction, decode_correction
 from clsclip.wire_batch import (
     MOST_FILES,
     Batch,
@@ -32,7 +33,7 @@ from clsclip.wire_batch import (
     decode_review,
 )
 from stub_backend import JSON, Reply
-from stub_training import TrainingStub
+from stub_training import TrainingStub, annotation
 
 BEGUN = datetime(2026, 11, 25, 9, 0, tzinfo=UTC)
 SHAPE = (60, 80)
@@ -76,6 +77,8 @@ class BatchStub(TrainingStub):
         What was asked: requests for a preview, and (batch, file, corrected labels or None).
     asked_files
         Which parts of the files were asked for.
+    kept, full
+        What was offered to the annotation store, and whether it refuses.
     gate
         Reviews wait until it is set.
     """
@@ -88,6 +91,8 @@ class BatchStub(TrainingStub):
         self.begun: list[BatchRequest] = []
         self.reviews: list[tuple[str, int, np.ndarray | None]] = []
         self.asked_files: list[dict[str, str]] = []
+        self.full = False
+        self.kept: list[Correction] = []
         self.gate = threading.Event()
         self.gate.set()
 
@@ -103,6 +108,8 @@ class BatchStub(TrainingStub):
         def reply(path: str, body: bytes) -> Reply:
             parts = urlsplit(path.removeprefix("/v1"))
             route = parts.path.strip("/").split("/")
+            if (method, route) == ("POST", ["annotations"]):
+                return self._keep(body, parse_qs(parts.query))
             if route[0] != "batches":
                 return other(path, body)
             try:
@@ -158,6 +165,16 @@ class BatchStub(TrainingStub):
                 return self._replace_file(name, self._file(name, int(number)), withdrawn)
         raise NotFoundError(f"{method} {route}: Not Found.")
 
+    def _keep(self, body: bytes, asked: dict[str, list[str]]) -> Reply:
+        if self.full:
+            error = StoreError("The store is full.")
+            return error.http_status, JSON, error_json(error.code, error.message).encode()
+        correction, _ = decode_correction(body, 2**26)
+        self.kept.append(correction)
+        kept = annotation(BEGUN, *correction.words)
+        self.annotations.insert(0, kept)
+        return 201, JSON, kept.model_dump_json().encode()
+
     def _list_files(self, name: str, asked: dict[str, str]) -> BatchFiles:
         self._batch(name)
         self.asked_files.append(asked)
@@ -176,7 +193,7 @@ class BatchStub(TrainingStub):
         labels = decode_review(body, 2**26) if body else None
         self.reviews.append((name, file.number, labels))
         if labels is not None:
-            tifffile.imwrite(file.labels, labels.astype(np.uint16))
+            tifffile.imwrite(file.labels, labels.astype(np.uint16), photometric="minisblack")
         accepted = {"accepted": True, "corrected": labels is not None}
         return self._replace_file(name, file, accepted)
 
