@@ -139,6 +139,7 @@ class _Table(QTableView):
 
     def __init__(self, model: BatchFilesModel) -> None:
         super().__init__()
+        self._shown = dict.fromkeys((IMAGE, STATE, SCORE, OBJECTS, TIME, REASON), True)
         self.setModel(model)
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -147,7 +148,7 @@ class _Table(QTableView):
         self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setTabKeyNavigation(False)
-        self.setWordWrap(False)
+        self.setWordWrap(True)  # a row has room for two lines
         self.setShowGrid(False)
         self.setAccessibleName("Files")
         rows = self.verticalHeader()
@@ -162,27 +163,45 @@ class _Table(QTableView):
         self.clicked.connect(self.chosen)
 
     def show_columns(self, *, figures: bool, objects: bool, reasons: bool) -> None:
-        """Show only columns that say something."""
-        for column, shown in (
-            (SCORE, figures), (OBJECTS, figures and objects), (TIME, figures), (REASON, reasons),
-        ):  # fmt: skip
-            self.setColumnHidden(column, not shown)
+        """Say which columns say something.
+
+        Parameters
+        ----------
+        figures, objects, reasons : bool
+            Whether there are scores and times, numbers of objects, and reasons of failures.
+            Without figures, all files have failed.
+        """
+        self._shown = {
+            IMAGE: figures, STATE: figures, SCORE: figures, OBJECTS: figures and objects,
+            TIME: figures, REASON: reasons,
+        }  # fmt: skip
         self.fit()
 
     def fit(self) -> None:
-        """Give the names what the other columns leave; reasons come after a scroll."""
+        """Give the names what the other columns leave.
+
+        What does not fit beside them is in the tooltip only; reasons come after a scroll.
+        """
         letters = self.fontMetrics()
-        self.setColumnWidth(IMAGE, THUMBNAIL + 6)
-        taken = THUMBNAIL + 6
+        widths = {IMAGE: THUMBNAIL + 6}
         for column, widest in _WIDEST.items():
-            self.setColumnWidth(column, letters.horizontalAdvance(widest) + _PADDING)
-            taken += 0 if self.isColumnHidden(column) else self.columnWidth(column)
-        left = self.viewport().width() - taken
-        reason = letters.averageCharWidth() * _REASON_CHARACTERS
-        if not self.isColumnHidden(REASON) and self.isColumnHidden(SCORE):
-            reason = max(_SHORTEST_NAME, left - _SHORTEST_NAME)  # both fit beside each other
-            left = _SHORTEST_NAME
-        self.setColumnWidth(REASON, reason)
+            widths[column] = letters.horizontalAdvance(widest) + _PADDING
+        shown = dict(self._shown)
+        room = self.viewport().width()
+        if not shown[SCORE]:
+            widths[REASON] = room * 3 // 5
+            left = room - widths[REASON]
+        else:
+            widths[REASON] = letters.averageCharWidth() * _REASON_CHARACTERS
+            fixed = [column for column in widths if column != REASON]
+            for dispensable in (TIME, OBJECTS, None):
+                left = room - sum(widths[column] for column in fixed if shown[column])
+                if left >= _SHORTEST_NAME or dispensable is None:
+                    break
+                shown[dispensable] = False
+        for column, width in widths.items():
+            self.setColumnHidden(column, not shown[column])
+            self.setColumnWidth(column, width)
         self.setColumnWidth(NAME, max(_SHORTEST_NAME, left))
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 - Qt's name

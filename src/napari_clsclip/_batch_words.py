@@ -96,11 +96,16 @@ def state_words(file: BatchFile) -> str:
 
 def file_details(file: BatchFile) -> str:
     """What is known of one file, a fact per line."""
-    score = (
-        "" if file.score is None else f"Expected IoU of the least certain word: {file.score:.2f}"
+    took = duration_words(file.seconds)
+    facts = (
+        file.file,
+        "accepted after correction" if file.corrected else state_words(file),
+        "" if file.score is None else f"Expected IoU, least certain word: {file.score:.2f}",
+        "" if file.objects is None else _count(file.objects, "object"),
+        f"in {took}" if took else "",
+        file.error,
     )
-    state = "accepted after correction" if file.corrected else state_words(file)
-    return "\n".join(line for line in (file.file, state, score, file.error) if line)
+    return "\n".join(fact for fact in facts if fact)
 
 
 def duration_words(seconds: float | None) -> str:

@@ -105,6 +105,7 @@ class _PathLines(QPlainTextEdit):
 
     def __init__(self) -> None:
         super().__init__()
+        self.setStyleSheet("QPlainTextEdit { border: 1px solid grey; }")  # napari draws no frame
         self.setPlaceholderText("a folder or a file per line")
         self.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.setTabChangesFocus(True)

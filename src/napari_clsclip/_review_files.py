@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,9 @@ from clsclip.errors import FileError
 from clsclip.wire_batch import Batch, BatchFile
 
 _OBJECT_DTYPE: Final = np.dtype(np.int32)
+_READERS: Final = ("napari_builtins.io", "imageio.plugins")
+"""What napari imports when it opens its first file."""
+
 _INDEX: Final = "label"
 """Column of a features file with the ids of the objects."""
 
@@ -55,6 +60,9 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
                 "mount its folder here under the same path; accepting needs no file, but seeing "
                 "it does. If it was moved or removed, put it back."
             )
+    for module in _READERS:  # else the window would stand still meanwhile
+        with suppress(ImportError):
+            importlib.import_module(module)
     if labels.is_dir():
         return Reviewed(batch, file, None, None)
     try:
