@@ -21,10 +21,14 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def versions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder of the versions of a model, instead of that of whoever runs the tests."""
+    """Folder of the versions of a model, instead of that of whoever runs the tests.
+
+    So is that of the batches.
+    """
     folder = tmp_path_factory.mktemp("versions")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAPARI_CLSCLIP_VERSIONS", str(folder))
+        patch.setenv("NAPARI_CLSCLIP_BATCHES", str(tmp_path_factory.mktemp("batches")))
         yield folder
 
 

@@ -160,6 +160,54 @@ class LargeImageSettings(Settings):
     )
 
 
+class FolderSettings(Settings):
+    """Which files of folders are labelled, and what is written."""
+
+    pattern: str = Field(
+        "*",
+        title="Pattern",
+        description="Which files of the folders: *.tif, or plate1/*.tif.",
+        min_length=1,
+    )
+    recursive: bool = Field(
+        False, title="Folders in folders", description="Whether folders in the folders count, too."
+    )
+    formats: tuple[LabelFormat, ...] = Field(
+        ("tiff",),
+        title="Formats",
+        description="File formats of the labels, of tiff, png, coco, yolo, voc. tiff is always "
+        "written.",
+        min_length=1,
+    )
+    overwrite: bool = Field(
+        False,
+        title="Overwrite",
+        description="Whether other labels in the output folder are replaced. Those that a person "
+        "accepted never are.",
+    )
+
+
+class RunSettings(Settings):
+    """Running."""
+
+    workers: int = Field(
+        1,
+        title="Workers",
+        description="Processes that label at the same time; each loads the model, and they share "
+        "the cores.",
+        ge=1,
+    )
+    scheduler: str = Field(
+        "",
+        title="Scheduler",
+        description="Address of a Dask cluster that labels instead of this machine, such as "
+        "tcp://10.0.0.1:8786. Its workers must see all files by the same paths.",
+    )
+    fail_fast: bool = Field(
+        False, title="Fail fast", description="Stop at the first image that cannot be labelled."
+    )
+
+
 class LargePlaneSettings(Settings):
     """Planes that the napari widget segments block by block."""
 

@@ -48,12 +48,30 @@ def expected_iou(
     float or None
         In [0, 1]; None where the word is next to nowhere.
     """
-    counts = np.bincount(probabilities.ravel(), minlength=256).astype(np.float64)
+    return expected_iou_of_counts(probability_counts(probabilities), threshold)
+
+
+def probability_counts(probabilities: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """How many pixels have each of the probabilities 0 to 255, shape (256,)."""
+    return np.bincount(probabilities.ravel(), minlength=256).astype(np.int64)
+
+
+def expected_iou_of_counts(
+    counts: NDArray[np.int64], threshold: float = DEFAULT_THRESHOLD
+) -> float | None:
+    """Like :func:`expected_iou`, of an image that is not held: from the counts of its parts.
+
+    Parameters
+    ----------
+    counts : ndarray of int, shape (256,)
+        Sum of :func:`probability_counts` over all parts.
+    threshold : float
+    """
     levels = np.arange(256) / 255
     weights = np.where(levels < NOTHING, 0.0, levels) * counts
     inside = np.arange(256) >= round(255 * threshold)
     union = float(counts[inside].sum() + weights[~inside].sum())
-    if union < LEAST_PART * probabilities.size:
+    if union < LEAST_PART * float(counts.sum()):
         return None
     return float(weights[inside].sum()) / union
 

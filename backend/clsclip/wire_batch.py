@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from clsclip.config import (
+    FolderSettings,
     InstanceSettings,
-    LabelFormat,
     RegionSettings,
     SegmentSettings,
     ThresholdSettings,
@@ -53,7 +53,9 @@ BatchState = Literal["running", "paused", "done", "failed", "cancelled", "interr
 FileStatus = Literal["waiting", "done", "failed"]
 
 
-class BatchRequest(SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings):
+class BatchRequest(
+    SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings, FolderSettings
+):
     """What to label, how, and where to."""
 
     inputs: tuple[str, ...] = Field(
@@ -61,32 +63,12 @@ class BatchRequest(SegmentSettings, RegionSettings, ThresholdSettings, InstanceS
         title="Input",
         description="Image files, zarr folders, or folders of these, of the backend's machine.",
     )
-    pattern: str = Field(
-        "*", min_length=1, title="Pattern", description="Which files of the folders: *.tif."
-    )
-    recursive: bool = Field(
-        False,
-        title="Include subfolders",
-        description="Whether folders in the folders count, too.",
-    )
     words: tuple[str, ...] = Field(
         min_length=1,
         title="Words",
         description="What to label: one word or a short phrase, or several with commas.",
     )
     output: str = Field(min_length=1, title="Output", description="Folder for the labels.")
-    formats: tuple[LabelFormat, ...] = Field(
-        ("tiff",),
-        min_length=1,
-        title="Formats",
-        description="Of the labels. tiff is always written: the others are made from it.",
-    )
-    overwrite: bool = Field(
-        False,
-        title="Replace existing labels",
-        description="Whether other labels in the output folder are replaced. Accepted ones never "
-        "are.",
-    )
 
 
 class BatchPreview(Message):

@@ -127,10 +127,13 @@ def serve() -> Iterator[Callable[..., Service]]:
     stops: list[Callable[[], None]] = []
 
     def start(
-        load_predictor: LoadPredictor, train_command: Sequence[str] | None = None, **settings: Any
+        load_predictor: LoadPredictor,
+        train_command: Sequence[str] | None = None,
+        label_command: Sequence[str] | None = None,
+        **settings: Any,
     ) -> Service:
         backend = BackendSettings(device="cpu", **settings)
-        app = create_app(backend, TOKEN, load_predictor, train_command)
+        app = create_app(backend, TOKEN, load_predictor, train_command, label_command)
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         config = uvicorn.Config(

@@ -154,12 +154,13 @@ def test_levels(tmp_path: Path, grey: NDArray[np.uint16]) -> None:
 @pytest.mark.parametrize(
     ("axes", "shape", "message"),
     [
-        ("tzyx", (2, 3, 8, 8), r"axes t \(2\), z \(3\) beside rows and columns"),
+        ("zcyx", (2, 5, 8, 8), "has 5 channels; expected 1, 3 or 4"),
         ("cyx", (2, 8, 8), "has 2 channels; expected 1, 3 or 4"),
         ("tc", (2, 3), r"axes t \(2\), c \(3\); expected"),
+        ("zyx", (0, 8, 8), r"no pixels: its axes are z \(0\)"),
     ],
 )
-def test_more_than_a_plane_is_refused_by_name(
+def test_axes_that_are_no_planes_are_refused_by_name(
     tmp_path: Path, axes: str, shape: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(InvalidImageError, match=message):
@@ -167,7 +168,7 @@ def test_more_than_a_plane_is_refused_by_name(
 
 
 def test_what_is_no_image(tmp_path: Path) -> None:
-    plain_zarr(tmp_path / "first.zarr", np.zeros((3, 20, 20), np.uint8))
+    plain_zarr(tmp_path / "first.zarr", np.zeros((1, 1, 1, 1, 20, 20), np.uint8))
     with pytest.raises(InvalidImageError, match="axes have no names"):
         open_source(tmp_path / "first.zarr")
     group = zarr.open_group(tmp_path / "group.zarr", mode="w")

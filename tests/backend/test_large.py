@@ -119,7 +119,7 @@ def test_memory_does_not_grow_with_the_image(tiny_model: Path, tmp_path: Path) -
     array[::3000, ::3000] = 200
     script = (
         "import re, sys; from pathlib import Path; from clsclip import Predictor\n"
-        "from clsclip import image_sources; image_sources._TILE_BYTES = 2**22\n"
+        "from clsclip import image_sources; image_sources.source._TILE_BYTES = 2**22\n"
         "from clsclip.image_sources import open_source\n"
         "from clsclip.predict.large import LargeSegmenter, choose_looks\n"
         "predictor = Predictor(sys.argv[1])\n"

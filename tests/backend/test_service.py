@@ -364,10 +364,20 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
         ("delete", "/v1/trainings/{name}"): "Training",
         ("get", "/v1/versions"): "VersionList",
         ("put", "/v1/versions/active"): "VersionList",
+        ("post", "/v1/batches/preview"): "BatchPreview",
+        ("get", "/v1/batches"): "BatchList",
+        ("get", "/v1/batches/{name}"): "Batch",
+        ("delete", "/v1/batches/{name}"): "Batch",
+        ("post", "/v1/batches/{name}/pause"): "Batch",
+        ("post", "/v1/batches/{name}/resume"): "Batch",
+        ("get", "/v1/batches/{name}/files"): "BatchFiles",
+        ("put", "/v1/batches/{name}/files/{number}/review"): "BatchFile",
+        ("delete", "/v1/batches/{name}/files/{number}/review"): "BatchFile",
     }
     assert set(operations) == {
         *answers, ("post", "/v1/segment"), ("delete", "/v1/segment/{request_id}"),
-        ("post", "/v1/annotations"), ("post", "/v1/trainings"),
+        ("post", "/v1/annotations"), ("post", "/v1/trainings"), ("post", "/v1/batches"),
+        ("get", "/v1/batches/{name}/files/{number}/thumbnail"),
     }  # fmt: skip
     for route, model in answers.items():
         content = operations[route]["responses"]["200"]["content"]["application/json"]

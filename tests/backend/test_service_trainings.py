@@ -28,11 +28,12 @@ from clsclip.model.run_state import (
     write_state,
 )
 from clsclip.model.versions import VERSIONS_VARIABLE
+from clsclip.service.run_processes import write_record
 from clsclip.service.training_record import (
     LOG_FILE,
+    RECORD_FILE,
     TrainingRecord,
     read_training,
-    write_record,
 )
 from clsclip.store.store import STORE_VARIABLE, AnnotationStore
 from clsclip.wire import TOKEN_VARIABLE, ErrorAnswer, ReadyLine
@@ -314,7 +315,7 @@ def test_long_curves_are_thinned(run: Path) -> None:
 
 
 def test_a_process_that_has_not_come_to_its_run_yet(run: Path) -> None:
-    write_record(run, record())
+    write_record(run / RECORD_FILE, record())
     write_state(run, "running")
     assert read_training(run, record()).state == "interrupted"
     write_process(run, os.getpid())
@@ -345,7 +346,7 @@ def _process(run: Path) -> None:
 def test_damaged_files_of_a_run(
     serve: Any, gated: Any, run: Path, spoil: Callable[[Path], None]
 ) -> None:
-    write_record(run, record())
+    write_record(run / RECORD_FILE, record())
     write_state(run, "running", seconds=2)
     (run / LOG_FILE).write_text("a line\n")
     spoil(run)

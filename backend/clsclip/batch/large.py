@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 
 from clsclip.batch.files import features_file, write_at_once
+from clsclip.batch.large_files import part_folder
 from clsclip.batch.large_objects import FEATURES_FILE, ObjectNumbering
 from clsclip.batch.unfinished import SETTINGS_FILE, Journal, check_same, read_record, write_record
 from clsclip.image_sources import ImageSource
@@ -24,6 +25,7 @@ from clsclip.instances import InstanceOptions
 from clsclip.looks import Looks
 from clsclip.predict.large import LargeSegmenter, choose_looks
 from clsclip.predict.predictor import Predictor
+from clsclip.ranking import expected_iou_of_counts, probability_counts
 from clsclip.segmentation import Segmentation
 
 LOOKS_FILE: Final = "looks.json"
@@ -52,14 +54,21 @@ class BlockProgress:
     skipped: int
 
 
-def large_target(target: Path) -> Path:
-    """The zarr of a large image: ``<stem>.zarr`` beside its ``<stem>.tif``."""
-    return target.with_suffix(".zarr")
+@dataclass(frozen=True)
+class LargeLabels:
+    """What the manifest tells of a large image.
 
+    Attributes
+    ----------
+    objects : int or None
+        Number of objects, if single objects are told apart.
+    score : float or None
+        Expected IoU of the least certain word that was found, see
+        :func:`clsclip.ranking.expected_iou`.
+    """
 
-def part_folder(target: Path) -> Path:
-    """Where an unfinished zarr lies."""
-    return target.with_name(f".{target.name}.part")
+    objects: int | None
+    score: float | None
 
 
 def label_large(
@@ -76,7 +85,7 @@ def label_large(
     instances: InstanceOptions | None,
     resumed: bool,
     progress: Callable[[BlockProgress], None],
-) -> int | None:
+) -> LargeLabels:
     """Label an image into a zarr array, or go on with it.
 
     The array is uint32 of shape (H, W), in compressed chunks; its attributes are the words, their
@@ -105,8 +114,7 @@ def label_large(
 
     Returns
     -------
-    int or None
-        Number of objects, if single objects are asked for.
+    LargeLabels
 
     Raises
     ------
@@ -120,7 +128,7 @@ def label_large(
     own = json.loads(json.dumps(settings))  # as it will be read: tuples are lists
     own |= {"image": Path(source.name).name, "fingerprint": source.fingerprint()}
     if resumed and (finished := _finished(target, own)) is not None:
-        return finished.get("objects")
+        return LargeLabels(finished.get("objects"), finished.get("score"))
     part = part_folder(target)
     part.mkdir(exist_ok=True)
     begun = read_record(part / SETTINGS_FILE)
@@ -143,12 +151,17 @@ def label_large(
     ) as segmenter:
         journal = Journal(part / BLOCKS_FILE)
         done = {entry["block"] for entry in journal.entries}
+        counts = np.zeros((len(words), 256), np.int64)
+        for entry in journal.entries:
+            counts += np.array(entry["counts"], np.int64)
         skipped, total = len(done), len(segmenter.blocks)
         progress(BlockProgress("segment", skipped, total, skipped))
         for block in segmenter.in_order():
             if block.number in done:
                 continue
+            own_counts = np.zeros_like(counts)
             for region, probabilities in segmenter.segment(block):
+                own_counts += [probability_counts(plane) for plane in probabilities]
                 if instances is not None:
                     planes[(slice(None), *region)] = probabilities
                     continue
@@ -156,7 +169,8 @@ def label_large(
                     probabilities, words, predictor.name, predictor.version, looks.zooms, 0.0
                 )
                 labels[region] = result.labels(threshold).astype(np.uint32)
-            journal.add({"block": block.number})
+            journal.add({"block": block.number, "counts": own_counts.tolist()})
+            counts += own_counts
             done.add(block.number)
             progress(BlockProgress("segment", len(done), total, skipped))
     if instances is not None:
@@ -168,21 +182,14 @@ def label_large(
         write_at_once(
             features_file(target), lambda draft: shutil.copyfile(part / FEATURES_FILE, draft)
         )
-    attributes = {**own, "zooms": looks.zooms, "contrast_limits": looks.contrast_limits}
+    scores = [expected_iou_of_counts(each, threshold) for each in counts]
+    score = min((each for each in scores if each is not None), default=None)
+    attributes = {
+        **own, "zooms": looks.zooms, "contrast_limits": looks.contrast_limits, "score": score
+    }  # fmt: skip
     labels.attrs.update({**attributes, "objects": objects} if instances else attributes)
     _put_in_place(part, target)
-    return objects
-
-
-def discard_unfinished(target: Path) -> None:
-    """Remove what is there of an unfinished zarr.
-
-    Raises
-    ------
-    OSError
-    """
-    if part_folder(target).exists():
-        shutil.rmtree(part_folder(target))
+    return LargeLabels(objects, score)
 
 
 def settings_of(instances: InstanceOptions | None) -> dict[str, Any] | None:

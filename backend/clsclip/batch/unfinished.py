@@ -96,6 +96,6 @@ def check_same(what: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> 
     if names:
         listed = "; ".join(f"{name}: {begun.get(name)}, now {wanted.get(name)}" for name in names)
         raise FileError(
-            f"'{what}' was begun with other settings and is not finished ({listed}). Give these "
-            "again to continue, or --overwrite to begin anew."
+            f"'{what}' was begun with other settings ({listed}). Give these again to go on, or "
+            "--overwrite to begin anew."
         )

@@ -22,8 +22,9 @@ _M = TypeVar("_M", bound=BaseModel)
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, model: type[BaseModel], *, bare: Collection[str] = ()
-) -> None:
+    parser: argparse.ArgumentParser, model: type[BaseModel], *, bare: Collection[str] = (),
+    without: Collection[str] = (),
+) -> None:  # fmt: skip
     """Add one option per field of a settings model, as a group named by its docstring.
 
     Parameters
@@ -34,10 +35,14 @@ def add_settings(
         Fields may be booleans, numbers, strings, paths, literals, tuples of these, and optional.
     bare : collection of str
         Fields whose option may be given without a value, and then means the default.
+    without : collection of str
+        Fields that get no option here.
     """
     title = (model.__doc__ or model.__name__).strip().partition("\n")[0].rstrip(".")
     group = parser.add_argument_group(title)
     for name, field in model.model_fields.items():
+        if name in without:
+            continue
         optional = {"nargs": "?", "const": field.default} if name in bare else {}
         group.add_argument(_option(name), dest=name, **_argument(name, field), **optional)
 
@@ -97,6 +102,11 @@ def _without_none(annotation: Any) -> Any:
         if len(others) == 1:
             return others[0]
     return annotation
+
+
+def option_help(model: type[BaseModel], name: str) -> str:
+    """Help text of a field, for an option of another name or form."""
+    return _help(model.model_fields[name])
 
 
 def _help(field: FieldInfo) -> str:

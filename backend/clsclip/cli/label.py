@@ -6,25 +6,28 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 import clsclip
-from clsclip.cli.arguments import add_settings, settings_from
+from clsclip.cli.arguments import add_settings, option_help, settings_from
+from clsclip.cli.label_progress import LabelProgress
 from clsclip.config import (
     DeviceSettings,
+    FolderSettings,
     InstanceSettings,
     LargeImageSettings,
     RegionSettings,
+    RunSettings,
     SegmentSettings,
     ThresholdSettings,
 )
-from clsclip.errors import ClsClipError
+from clsclip.errors import CancelledError, ClsClipError
 from clsclip.typed_words import parse_words
 
 if TYPE_CHECKING:
-    from clsclip.batch.large import BlockProgress
+    from clsclip.batch.folder import Summary
+    from clsclip.batch.job import Job
+    from clsclip.batch.watch import Labeller
 
 
 class LabelSettings(
@@ -44,16 +47,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: all files labelled; 1: some failed, see the manifest; 2: nothing was started; 130:
-        interrupted, the same command goes on.
+        0: all files labelled; 1: some failed, see the manifest; 2: nothing was started, or the
+        run could not go on; 130: interrupted or cancelled, the same command goes on.
     """
+    args = _parser().parse_args(arguments)
+    again = "Give the same command again to go on."
+    try:
+        return _run(args)
+    except CancelledError as error:
+        print(f"napari-clsclip-label: {error.message}", file=sys.stderr)  # noqa: T201
+        return 130
+    except ClsClipError as error:
+        print(f"napari-clsclip-label: {error.message}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print(f"napari-clsclip-label: interrupted. {again}", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="napari-clsclip-label",
         description="Label images with the objects that words name. Writes OUTPUT/<stem>.tif "
         "(uint16 class ids, 0 = background), OUTPUT/classes.csv and OUTPUT/manifest.csv. With "
         "--instances every object has an id of its own, and OUTPUT/<stem>.features.csv lists them. "
         "Very large images become OUTPUT/<stem>.zarr. After an interruption, the same command "
-        "goes on.",
+        "goes on, and tries again what failed.",
     )
     parser.add_argument("--version", action="version", version=clsclip.__version__)
     parser.add_argument(
@@ -64,86 +83,107 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--words", required=True, help="What to segment: one word or several, with commas."
     )
     parser.add_argument("--output", required=True, type=Path, help="Folder for the labels.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace labels in OUTPUT.")
+    parser.add_argument(
+        "--format", dest="formats", type=lambda text: tuple(text.replace(" ", "").split(",")),
+        default=argparse.SUPPRESS, metavar="FORMAT,...",
+        help=option_help(FolderSettings, "formats"),
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume", dest="overwrite", action="store_const", const=False, default=argparse.SUPPRESS,
+        help="Go on with what is in OUTPUT: labelled images are kept. This is the default.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--job", type=Path, metavar="FOLDER",
+        help="Folder in which others follow this batch (docs/batch.md).",
+    )  # fmt: skip
+    add_settings(parser, FolderSettings, without=("formats",))
+    add_settings(parser, RunSettings)
     add_settings(parser, LabelSettings)
-    args = parser.parse_args(arguments)
-    try:
-        return _label(args)
-    except ClsClipError as error:
-        print(f"napari-clsclip-label: {error.message}", file=sys.stderr)  # noqa: T201
-        return 2
-    except KeyboardInterrupt:
-        again = "Give the same command again to go on."
-        print(f"napari-clsclip-label: interrupted. {again}", file=sys.stderr)  # noqa: T201
-        return 130
+    return parser
 
 
-def _label(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
+    if args.job is None:
+        return _exit_code(_label(args, None))
+    from clsclip.batch.job import Job
+
+    job = Job(args.job)
+    with job.working():
+        summary = _label(args, job)
+        job.done(summary.failure)
+    return _exit_code(summary)
+
+
+def _exit_code(summary: Summary) -> int:
+    return 1 if summary.failed else 0
+
+
+def _label(args: argparse.Namespace, job: Job | None) -> Summary:
     settings = settings_from(args, LabelSettings)
+    which = settings_from(args, FolderSettings)
+    run = settings_from(args, RunSettings)
     words = parse_words(args.words)
-    from clsclip.batch.folder import collect_images, label_files, label_targets
+    from clsclip.batch.folder import label_folder
+    from clsclip.batch.inputs import InputImage, find_images
+    from clsclip.batch.outputs import check_outputs
+    from clsclip.batch.task import LabelTask
     from clsclip.instances import InstanceOptions
-    from clsclip.predict.predictor import Predictor
 
-    files = collect_images(args.inputs)
-    targets = label_targets(files, args.output, overwrite=args.overwrite)
-    predictor = Predictor(settings.model, device=settings.device)
-    predictor.check_proposals(words, settings.regions, settings.detector)
-    failed = skipped = objects = 0
-    bar = _BlockBar()
-    outcomes = label_files(
-        predictor, targets, words, args.output,
-        threshold=settings.threshold, zoom=settings.zoom, templates=settings.templates,
-        regions=settings.regions, detector=settings.detector,
+    def find() -> list[InputImage]:
+        found = find_images(
+            args.inputs, pattern=which.pattern, recursive=which.recursive, output=args.output
+        )
+        check_outputs(
+            found, args.output, overwrite=which.overwrite, formats=which.formats, words=words
+        )
+        return found
+
+    images = find() if job is None else job.images(find)
+    progress = LabelProgress(len(images), job)
+    progress.tell(f"Loads the model '{settings.model}'")
+    labeller, version = _labeller(settings, run, words, args.job)
+    task = LabelTask(
+        output=args.output, words=words, model=settings.model, model_version=version,
+        device=settings.device, threshold=settings.threshold, zoom=settings.zoom,
+        templates=settings.templates, regions=settings.regions, detector=settings.detector,
         instances=InstanceOptions.of(settings) if settings.instances else None,
         large=LargeImageSettings(
             large_from=settings.large_from, chunk=settings.chunk, level=settings.level
         ),
-        overwrite=args.overwrite, progress=bar,
+        formats=which.formats,
     )  # fmt: skip
-    for outcome in tqdm(outcomes, total=len(files), unit="image"):
-        bar.close()
-        objects += outcome.objects or 0
-        skipped += outcome.status == "skipped"
-        if outcome.status == "failed":
-            failed += 1
-            tqdm.write(f"{outcome.file}: {outcome.error}", file=sys.stderr)
-    done = len(files) - failed
-    before = f" ({skipped} of them before)" if skipped else ""
-    found = f", {objects} objects" if settings.instances else ""
-    print(f"{done} of {len(files)} images labelled in {args.output}{before}{found}")  # noqa: T201
-    return 1 if failed else 0
+    with progress:
+        summary = label_folder(
+            images, task, labeller, progress, inputs=args.inputs, overwrite=which.overwrite,
+            fail_fast=run.fail_fast, job=args.job,
+        )  # fmt: skip
+    done = summary.done + summary.kept
+    before = f" ({summary.kept} of them before)" if summary.kept else ""
+    found = f", {summary.objects} objects" if settings.instances else ""
+    print(f"{done} of {len(images)} images labelled in {args.output}{before}{found}")  # noqa: T201
+    return summary
 
 
-class _BlockBar:
-    """A progress bar on standard error for the blocks of one large image."""
+def _labeller(
+    settings: LabelSettings, run: RunSettings, words: tuple[str, ...], job: Path | None
+) -> tuple[Labeller, str]:
+    """Who labels, and the hash of the weights. What no image could be labelled with is refused."""
+    if run.workers == 1 and not run.scheduler:
+        from clsclip.batch.serial import Here
+        from clsclip.predict.predictor import Predictor
 
-    def __init__(self) -> None:
-        self._bar: tqdm[NoReturn] | None = None  # it iterates over nothing
-        self._stage = ""
+        predictor = Predictor(settings.model, device=settings.device)
+        predictor.check_proposals(words, settings.regions, settings.detector)
+        return Here(predictor), predictor.version
+    from clsclip.batch.workers import Cluster, Processes
+    from clsclip.model.checkpoint import model_version
+    from clsclip.model.registry import find_model
+    from clsclip.regions.generators import Generators
 
-    def __call__(self, file: Path, blocks: BlockProgress) -> None:
-        bar = self._bar
-        if bar is None or self._stage != blocks.stage:
-            self.close()
-            if blocks.skipped:
-                tqdm.write(
-                    f"{file}: {blocks.skipped} of {blocks.total} blocks are done already and are "
-                    "skipped.",
-                    file=sys.stderr,
-                )
-            title = file.name if blocks.stage == "segment" else f"{file.name}: objects"
-            self._stage = blocks.stage
-            bar = self._bar = tqdm(
-                desc=title, total=blocks.total, initial=blocks.skipped, unit="block", leave=False
-            )
-        bar.update(blocks.done - bar.n)
-
-    def close(self) -> None:
-        """End the bar of this image."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    pool = Cluster(run.scheduler, job) if run.scheduler else Processes(run.workers, job)
+    folder = find_model(settings.model)
+    Generators(folder, device="cpu").check(settings.regions, words, detector=settings.detector)
+    return pool, model_version(folder)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ from clsclip.model.registry import find_model, list_models
 from clsclip.segmentation import Segmentation
 from clsclip.service.annotations import SharedStore, annotation_routes
 from clsclip.service.answers import NPZ_CONTENT, error_answers
+from clsclip.service.batch_processes import BatchProcesses
+from clsclip.service.batches import batch_routes
 from clsclip.service.jobs import JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.ranking import ranking_routes
 from clsclip.service.security import HostCheck, require_token
@@ -59,6 +61,7 @@ def create_app(
     token: str,
     load_predictor: LoadPredictor | None = None,
     train_command: Sequence[str] | None = None,
+    label_command: Sequence[str] | None = None,
 ) -> FastAPI:
     """Build the service.
 
@@ -73,6 +76,8 @@ def create_app(
         <clsclip.predict.parts.PartPredictor>`.
     train_command : sequence of str, optional
         What runs a training; see :class:`~clsclip.service.training_processes.TrainingProcesses`.
+    label_command : sequence of str, optional
+        What runs a batch; see :class:`~clsclip.service.batch_processes.BatchProcesses`.
 
     Returns
     -------
@@ -94,13 +99,16 @@ def create_app(
     )
     store = SharedStore(settings)
     trainings = TrainingProcesses(settings, train_command)
+    batches = BatchProcesses(settings, label_command)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(trainings.look)
+        await run_in_threadpool(batches.look)
         yield
         jobs.close()
         store.close()
+        batches.close()
 
     app = FastAPI(
         title="napari-clsclip backend",
@@ -114,6 +122,7 @@ def create_app(
         annotation_routes(settings, store),
         training_routes(store, trainings),
         ranking_routes(settings, jobs, store),
+        batch_routes(settings, jobs, batches),
     ):
         app.include_router(
             router,

@@ -8,36 +8,36 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-
-import psutil
-from filelock import FileLock, Timeout
 
 from clsclip.config import BackendSettings
 from clsclip.errors import (
     BusyError,
     ClsClipError,
     ConflictError,
-    FileError,
     InvalidWordError,
     NotFoundError,
 )
 from clsclip.model.registry import active_model, find_model, list_models
-from clsclip.model.run_state import CANCEL_FILE, locked, write_process, write_state
+from clsclip.model.run_state import CANCEL_FILE
 from clsclip.model.versions import new_version, run_folders, settle, versions_folder
+from clsclip.service.run_processes import (
+    RunProcesses,
+    ask_to_end,
+    readable_records,
+    write_record,
+)
 from clsclip.service.training_record import (
     LOG_FILE,
+    RECORD_FILE,
     TrainingRecord,
     read_record,
     read_training,
-    write_record,
+    training_state,
 )
 from clsclip.store.store import DATABASE_VARIABLE, AnnotationStore, database_url, store_folder
 from clsclip.typed_words import check_words
@@ -46,13 +46,6 @@ from clsclip.words import canonical
 
 COMMAND: Final = (sys.executable, "-P", "-m", "clsclip.cli.train")
 """What runs a training; arguments of ``napari-clsclip-train`` follow."""
-
-NICENESS: Final = 10
-"""By how much a training gives way to the backend that segments meanwhile (POSIX)."""
-
-START_LOCK: Final = "start.lock"
-START_SECONDS: Final = 10.0
-"""How long to wait for another backend that starts a training."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +63,7 @@ class TrainingProcesses:
 
     def __init__(self, settings: BackendSettings, command: Sequence[str] | None = None) -> None:
         self._settings, self._command = settings, tuple(command or COMMAND)
-        self._watchers: list[threading.Thread] = []
+        self._processes = RunProcesses("training", LOG_FILE, settle_or_warn)
 
     def look(self) -> None:
         """Take note of what has happened while no backend was there."""
@@ -106,7 +99,7 @@ class TrainingProcesses:
                 started=datetime.now(UTC), store=str(store.folder.absolute()),
                 device=self._settings.device, images=images,
             )  # fmt: skip
-            write_record(run, record)
+            write_record(run / RECORD_FILE, record)
             self._run(run, record, 0.0)
         return read_training(run, record)
 
@@ -145,15 +138,7 @@ class TrainingProcesses:
         NotFoundError, FileError
         """
         run, record = self._find(name)
-        training = read_training(run, record, curve=False)
-        try:
-            if training.state == "running":
-                (run / CANCEL_FILE).touch()
-            elif training.state == "interrupted":
-                with contextlib.suppress(BusyError), locked(run):  # or somebody has gone on
-                    write_state(run, "cancelled", training.reason, training.seconds)
-        except OSError as error:
-            raise FileError(f"'{run / CANCEL_FILE}' cannot be written ({error}).") from error
+        ask_to_end(run, training_state(run))
         return read_training(run, record)
 
     def get(self, name: str) -> Training:
@@ -167,18 +152,9 @@ class TrainingProcesses:
 
     def list(self) -> tuple[Training, ...]:
         """All trainings without their curves, the newest first."""
-        found = [read_training(run, record, curve=False) for run, record in self._records()]
+        records = readable_records(run_folders(), RECORD_FILE, TrainingRecord)
+        found = [read_training(run, record, curve=False) for run, record in records]
         return tuple(sorted(found, key=lambda training: training.started, reverse=True))
-
-    def _records(self) -> Iterator[tuple[Path, TrainingRecord]]:
-        for run in run_folders():
-            try:
-                record = read_record(run)
-            except ClsClipError as error:
-                _log.warning("%s", error.message)
-                continue
-            if record is not None:
-                yield run, record
 
     def _find(self, name: str) -> tuple[Path, TrainingRecord]:
         run = versions_folder() / name
@@ -193,16 +169,7 @@ class TrainingProcesses:
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
         """No other backend starts a training meanwhile, and none runs."""
-        folder = versions_folder()
-        lock = FileLock(folder / START_LOCK)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=START_SECONDS)
-        except Timeout as error:
-            raise BusyError("Another training is being started. Try again in a moment.") from error
-        except OSError as error:
-            raise FileError(f"The folder '{folder}' cannot be written ({error}).") from error
-        try:
+        with self._processes.starting(versions_folder()):
             for training in self.list():
                 if training.state == "running":
                     raise BusyError(
@@ -210,46 +177,17 @@ class TrainingProcesses:
                         "its end, or cancel it: it keeps what is best so far."
                     )
             yield
-        finally:
-            lock.release()
 
     def _run(self, run: Path, record: TrainingRecord, seconds: float) -> None:
         """Start the process; ``seconds`` were worked on the run before."""
-        write_state(run, "running", seconds=seconds)
-        try:
-            with (run / LOG_FILE).open("ab") as log:
-                process = subprocess.Popen(  # noqa: S603 - our own module
-                    [*self._command, *_arguments(run, record)],
-                    env=self._environment(record), stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=os.name == "posix",  # what ends the backend does not end it
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0)
-                    | getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-                    | getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0),
-                )  # fmt: skip
-        except OSError as error:
-            message = f"The training cannot be started ({error}). Make room, and resume it."
-            write_state(run, "failed", message, seconds)
-            raise FileError(message) from error
-        write_process(run, process.pid)
-        if os.name == "posix":
-            with contextlib.suppress(psutil.Error):  # it has ended already, and its log says why
-                psutil.Process(process.pid).nice(min(psutil.Process().nice() + NICENESS, 19))
-        watcher = threading.Thread(
-            target=_watch, args=(process, run), name=f"training {run.name}", daemon=True
-        )
-        watcher.start()
-        self._watchers = [each for each in self._watchers if each.is_alive()] + [watcher]
+        command = [*self._command, *_arguments(run, record)]
+        self._processes.start(run, command, self._environment(record), seconds)
 
     def _environment(self, record: TrainingRecord) -> dict[str, str]:
-        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TQDM_DISABLE": "1"}
-        # Threads that wait for work actively would take the processor from who segments.
-        environment["OMP_WAIT_POLICY"] = "PASSIVE"
-        environment.pop(DATABASE_VARIABLE, None)
+        """Which database it uses; not as an argument, for it may hold a password."""
         url = database_url(self._settings.database)
-        if url and str(store_folder(self._settings.store).absolute()) == record.store:
-            environment[DATABASE_VARIABLE] = url  # not as an argument: it may hold a password
-        return environment
+        same = str(store_folder(self._settings.store).absolute()) == record.store
+        return {DATABASE_VARIABLE: url if same else ""}
 
 
 def _arguments(run: Path, record: TrainingRecord) -> list[str]:
@@ -258,13 +196,6 @@ def _arguments(run: Path, record: TrainingRecord) -> list[str]:
         f"--words={','.join(record.words)}", f"--model={record.model}",
         f"--minutes={record.minutes}", f"--device={record.device}",
     ]  # fmt: skip
-
-
-def _watch(process: subprocess.Popen[bytes], run: Path) -> None:
-    """Wait for the end of a training, so that it leaves no trace but its run directory."""
-    code = process.wait()
-    _log.info("The training '%s' has ended with exit code %d", run.name, code)
-    settle_or_warn()
 
 
 def settle_or_warn() -> None:

@@ -16,19 +16,15 @@ from typing import Any, Final
 from pydantic import Field
 
 from clsclip.config import Settings
-from clsclip.errors import ClsClipError, FileError
-from clsclip.model.files import read_json, write_atomically
+from clsclip.errors import ClsClipError
+from clsclip.model.files import read_json
 from clsclip.model.report import Report, read_report
-from clsclip.model.run_state import CANCEL_FILE, METRICS_FILE, RunState, read_state
+from clsclip.model.run_state import CANCEL_FILE, METRICS_FILE, RunState
+from clsclip.service.run_processes import log_lines, reason_of, state_of
 from clsclip.wire_training import CURVE_POINTS, Change, CurvePoint, Training
 
 RECORD_FILE: Final = "training.json"
 LOG_FILE: Final = "training.log"
-
-LAST_LINES: Final = 8
-"""Lines of the log of a training that died which are shown as its reason."""
-
-_LAST_BYTES: Final = 8192
 
 LOSSES: Final = ("mask", "presence", "recall")
 """What adds up to the loss of a step; see :class:`clsclip.training.lesson_loss.LessonLoss`."""
@@ -48,22 +44,6 @@ class TrainingRecord(Settings):
     store: str = Field(description="Folder of the annotation store.")
     device: str
     images: int = Field(description="Annotations with these words when it was started.")
-
-
-def write_record(run: Path, record: TrainingRecord) -> None:
-    """Write ``training.json``.
-
-    Raises
-    ------
-    FileError
-    """
-    try:
-        write_atomically(run / RECORD_FILE, (record.model_dump_json(indent=2) + "\n").encode())
-    except OSError as error:
-        raise FileError(
-            f"The run directory '{run}' cannot be written ({error}). Free space there, and start "
-            "the training again."
-        ) from error
 
 
 def read_record(run: Path) -> TrainingRecord | None:
@@ -88,7 +68,7 @@ def read_training(run: Path, record: TrainingRecord, *, curve: bool = True) -> T
     curve : bool
         Whether to tell the curve, too.
     """
-    state, report = _state(run), _report(run)
+    state, report = training_state(run), _report(run)
     lines = _since_checkpoint(_metrics(run))
     finished = report is not None and state.state in ("done", "cancelled")
     seconds = state.seconds
@@ -99,7 +79,7 @@ def read_training(run: Path, record: TrainingRecord, *, curve: bool = True) -> T
     images = next((line["images"] for line in reversed(lines) if "images" in line), record.images)
     return Training(
         name=run.name, words=record.words, model=record.model, started=record.started,
-        state=state.state, reason=_reason(run, state), doing=_last_line(run) if running else "",
+        state=state.state, reason=state.reason, doing=_last_line(run) if running else "",
         minutes=record.minutes, seconds=round(seconds, 1), part=part,
         eta_seconds=_eta(lines, record) if running else None,
         images=int(images), curve=_thinned(_curve(lines)) if curve else (),
@@ -123,13 +103,13 @@ def changes(report: Report) -> tuple[Change, ...]:
     )  # fmt: skip
 
 
-def _state(run: Path) -> RunState:
-    """The state of a run; one that nobody wrote or that is damaged is of a run that broke off."""
-    try:
-        state = read_state(run)
-    except ClsClipError as error:
-        return RunState(state="interrupted", reason=error.message, pid=0, time=0.0)
-    return state or RunState(state="interrupted", pid=0, time=0.0)
+def training_state(run: Path) -> RunState:
+    """How a run stands, with the reason that people are told."""
+    state = state_of(run)
+    way_out = "Resume goes on from its last checkpoint."
+    return state.model_copy(
+        update={"reason": reason_of(state, run / LOG_FILE, "training", way_out)}
+    )
 
 
 def _report(run: Path) -> Report | None:
@@ -139,35 +119,11 @@ def _report(run: Path) -> Report | None:
         return None
 
 
-def _reason(run: Path, state: RunState) -> str:
-    if state.reason or state.state != "interrupted":
-        return state.reason
-    lines = _log_lines(run)[-LAST_LINES:]
-    said = "\n".join(lines) if lines else "Nothing; it did not come to say anything."
-    return (
-        "The process of this training ended before it was done: it was killed, the memory ran out, "
-        f"or the machine stopped. Resume goes on from its last checkpoint. Last lines of its log:\n"
-        f"{said}"
-    )
-
-
 def _last_line(run: Path) -> str:
     if (run / CANCEL_FILE).exists():
         return "It was told to end, and keeps what is best so far."
-    lines = _log_lines(run)
+    lines = log_lines(run / LOG_FILE)
     return lines[-1] if lines else "The process starts."
-
-
-def _log_lines(run: Path) -> list[str]:
-    """The end of the log, without empty lines."""
-    try:
-        with (run / LOG_FILE).open("rb") as stream:
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - _LAST_BYTES))
-            text = stream.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 def _metrics(run: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Label files of other programs, made from what labelling wrote; one file per format."""
