@@ -103,7 +103,8 @@ class BatchTable(QWidget):
         number = self.model.opened
         row = None if number is None else self.model.row_of(number)
         if row is None:
-            self.table.clearSelection()
+            if number is not None:  # it is not in this list
+                self.table.clearSelection()
             return
         index = self.model.index(row, NAME)
         if index.row() != self.table.currentIndex().row() or not self.table.selectedIndexes():

@@ -271,7 +271,7 @@ class Review(QObject):
         self._layers = layers
         self.batch, self.file = reviewed.batch, reviewed.file
         self._visited.setdefault(self.batch.name, set()).add(self.file.number)
-        self._known = None if reviewed.labels is None else reviewed.labels.copy()
+        self._known = reviewed.labels
         self._touches = self._clean_at = self._left_at = 0
         self._watch(layers.labels)
         self.told.emit(layers.note)
@@ -283,11 +283,13 @@ class Review(QObject):
 
     def _take_touched(self, event: Any) -> None:
         """Something may have changed: napari tells no more of undo and redo."""
-        if event.source is self.labels:
+        if event.source is self.labels and not self._closing.is_set():
             self._touches += 1
 
     def _take_removed(self, event: Any) -> None:
-        if self._layers is not None and event.value is self._layers.labels:
+        if self._closing.is_set() or self._layers is None:
+            return
+        if event.value is self._layers.labels:
             self._layers = self.batch = self.file = self._known = self._then = None
             self.asking = False
             self._touches = self._clean_at = self._left_at = 0
@@ -356,8 +358,10 @@ class Review(QObject):
     ) -> None:
         def then(step: Callable[[Any], object], outcome: Any) -> None:
             self.busy = ""
-            step(outcome)
-            self.changed.emit()
+            try:
+                step(outcome)
+            finally:
+                self.changed.emit()
 
         self.busy = words
         self._errand.run(job, partial(then, take), partial(then, refuse or self.failed.emit))

@@ -34,6 +34,8 @@ class Reviewed:
     file : BatchFile
     labels : ndarray of int, shape (H, W) or (planes, H, W), or None
         None: they are too large to be corrected, and lie in a zarr folder.
+    painted : the same, or None
+        A copy to paint in.
     features : dict of str to ndarray, or None
         Table of the objects, if they are told apart: ``index``, ``class`` and measures.
     """
@@ -41,6 +43,7 @@ class Reviewed:
     batch: Batch
     file: BatchFile
     labels: NDArray[Any] | None
+    painted: NDArray[Any] | None
     features: dict[str, NDArray[Any]] | None
 
 
@@ -57,14 +60,14 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
         if not _exists(path):
             raise FileError(
                 f"'{path}' cannot be seen from this machine. If the backend runs on another one, "
-                "mount its folder here under the same path; accepting needs no file, but seeing "
-                "it does. If it was moved or removed, put it back."
+                "mount its folder here under the same path. If it was moved or removed, put it "
+                "back."
             )
     for module in _READERS:  # else the window would stand still meanwhile
         with suppress(ImportError):
             importlib.import_module(module)
     if labels.is_dir():
-        return Reviewed(batch, file, None, None)
+        return Reviewed(batch, file, None, None, None)
     try:
         ids = tifffile.imread(labels)
         features = None
@@ -80,7 +83,7 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
             f"'{labels}' holds {ids.dtype} of shape {ids.shape}, which are no labels. Label the "
             "image again."
         )
-    return Reviewed(batch, file, ids, features)
+    return Reviewed(batch, file, ids, ids.copy(), features)
 
 
 def changed_planes(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[int, ...]]:

@@ -133,7 +133,7 @@ def _opened(viewer: ViewerModel, file: Path) -> list[Layer]:
 def _labels(
     viewer: ViewerModel, reviewed: Reviewed, others: list[Layer]
 ) -> tuple[Labels, Image | None, str]:
-    request, ids = reviewed.batch.request, reviewed.labels
+    request, ids = reviewed.batch.request, reviewed.painted
     images = [layer for layer in others if isinstance(layer, Image)]
     if ids is None:
         return _from_zarr(viewer, Path(reviewed.file.labels), others), None, _TOO_LARGE

@@ -94,7 +94,7 @@ class Errand(QObject):
         take : callable
             Takes its result.
         refuse : callable
-            Takes the message of its error, unless that is a ``CancelledError``.
+            Takes the message of its error.
         """
         self._job, self._take, self._refuse = job, take, refuse
         job.start()
@@ -112,10 +112,11 @@ class Errand(QObject):
         self.forget()
         try:
             result = job.result()
-        except CancelledError:
-            return
         except ClsClipError as error:
             refuse(error.message)
+        except Exception as error:
+            refuse(f"{type(error).__name__}: {error}.")
+            raise
         else:
             take(result)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from napari import Viewer
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
@@ -313,6 +314,26 @@ def test_what_cannot_be_opened_is_told_and_what_was_open_stays(
         assert tab.review.labels is layer
         assert layer in tab.review._viewer.layers
     assert [type(each) for each in tab.review._viewer.layers] == [Image, Labels]
+
+
+def test_labels_that_are_too_large_to_be_corrected_can_be_accepted(
+    open_tab: Open, stub: BatchStub, tmp_path: Path, qtbot: QtBot
+) -> None:
+    folder, files = tmp_path / "labels" / "cell 1.zarr", stub.files[NAME_OF_BATCH]
+    array = zarr.create_array(str(folder), shape=SHAPE, chunks=(32, 32), dtype="uint32")
+    array[10:20, 10:20] = 1
+    files[1] = files[1].model_copy(update={"labels": str(folder)})
+    tab = open_tab(ViewerModel())
+    layer = open_row(tab, 1, qtbot)
+    assert "too large to be corrected" in tab.message.text()
+    assert not layer.editable
+    assert int(np.asarray(layer.data[15, 15])) == 1
+    assert tab.review_row.teach.isHidden()
+    tab.review.accept()
+    wait(qtbot, lambda: stub.reviews and not tab.review.busy)
+    assert stub.reviews == [(NAME_OF_BATCH, 1, None)]
+    open_row(tab, 0, qtbot)
+    assert layer not in tab.review._viewer.layers
 
 
 def test_unaccepted_changes_survive_the_end_of_napari(
