@@ -7,12 +7,11 @@ from functools import partial
 from typing import Final
 
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from clsclip.errors import ClsClipError
-from clsclip.wire_batch import Batch, BatchFile, BatchPreview, BatchRequest
+from clsclip.wire_batch import BatchFile, BatchPreview, BatchRequest
 from napari_clsclip._backend_job import BackendJob
 from napari_clsclip._batch_form import BatchForm
 from napari_clsclip._batch_panel import BatchPanel
@@ -21,8 +20,9 @@ from napari_clsclip._batch_watch import BatchWatch
 from napari_clsclip._batch_words import preview_words
 from napari_clsclip._client import Client
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._message import Message
+from napari_clsclip._message import FailureNotice, Message
 from napari_clsclip._review_row import ReviewRow
+from napari_clsclip._scrolled import scrolled
 from napari_clsclip._section import Fold
 from napari_clsclip._supervisor import BackendState
 from napari_clsclip._thread_job import Errand
@@ -55,9 +55,9 @@ class BatchTab(QWidget):
     def __init__(self, viewer: ViewerModel, connection: BackendConnection) -> None:
         super().__init__()
         self._connection = connection
-        self._running = ""
         self._folded = False
         self.message = Message()
+        self._failure = FailureNotice(self.message)
         self.form = BatchForm()
         self.fold = Fold("New batch", self.form)
         self.panel = BatchPanel()
@@ -124,7 +124,9 @@ class BatchTab(QWidget):
         if batches is not None and not self._folded:
             self._folded = True
             self.fold.setChecked(not batches)
-        self._tell_end(shown)
+        if shown is not None:
+            told = f"{shown.name} failed. {shown.reason}"
+            self._failure.look(shown.name, shown.state, told)
         self.panel.show_batch(
             shown, batches or (), ordering=bool(watch.ordering), pending=watch.pending
         )
@@ -133,14 +135,6 @@ class BatchTab(QWidget):
             self.review.file is not None or (shown is not None and shown.done > 0)
         )
         self._show_whether_possible()
-
-    def _tell_end(self, shown: Batch | None) -> None:
-        """Say that a batch failed that ran when it was last looked at."""
-        if shown is not None and shown.name == self._running and shown.state == "failed":
-            self.message.show_error(f"{shown.name} failed. {shown.reason}")
-        self._running = ""
-        if shown is not None and shown.state == "running":
-            self._running = shown.name
 
     def _show_whether_possible(self) -> None:
         self.form.disable(self._why_not(), busy=self._preview.busy, other=self._other())
@@ -206,20 +200,8 @@ class BatchTab(QWidget):
         review.changed.connect(self._follow_review)
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        parts = QVBoxLayout(content)
-        parts.setContentsMargins(0, 0, _GAP // 2, 0)  # to the scroll bar
-        parts.setSpacing(_GAP)
-        for widget in (self.fold, self.form, self.panel):
-            parts.addWidget(widget)
-        parts.addWidget(self.files, stretch=1)
-        parts.addWidget(self.review_row)
-        parts.addStretch(0)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
+        parts = (self.fold, self.form, self.panel, self.files, self.review_row)
+        scroll = scrolled(parts, _GAP, grows=self.files)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll)
         layout.addWidget(self.message)

@@ -15,7 +15,7 @@ from clsclip.config import InstanceSettings
 from clsclip.errors import InvalidImageError
 from napari_clsclip._acceptance import Acceptance, acceptance_of
 from napari_clsclip._layers import PlaneIndex, plane_at
-from napari_clsclip._placement import Placement, placement_of
+from napari_clsclip._placement import placement_of
 from napari_clsclip._result_looks import METADATA_KEY, about_labels, new_layer
 from napari_clsclip._review_files import Reviewed
 
@@ -145,7 +145,8 @@ def _labels(
             f"The labels have the shape {ids.shape}, but napari opens the image as {opened}: they "
             "may not lie on it, and cannot be kept as an example."
         )
-    placement = _unplaced(ids.ndim) if image is None else _last_axes(image, ids.ndim)
+    lies_on = Labels(np.zeros((1,) * ids.ndim, np.uint8)) if image is None else image
+    placement = placement_of(lies_on, np.ones(lies_on.ndim)).last_axes(ids.ndim)
     layer = new_layer(ids, placement, request.words, reviewed.features)
     objects = InstanceSettings(
         instances=True, min_area=request.min_area, min_certainty=request.min_certainty
@@ -178,35 +179,3 @@ def _tail(image: Image, ndim: int) -> tuple[int, ...]:
 
 def _extent(layer: Labels) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return tuple(map(int, layer.level_shapes[0])), tuple(map(float, layer.scale))
-
-
-def _last_axes(image: Image, ndim: int) -> Placement:
-    """Where the last axes of an image lie; what it does with the others has no part in it."""
-    whole = placement_of(image, np.ones(image.ndim))
-    first = image.ndim - ndim
-    if not first:
-        return whole
-    shear = np.zeros((image.ndim, image.ndim))
-    shear[np.triu_indices(image.ndim, 1)] = whole.shear
-    return Placement(
-        scale=whole.scale[first:],
-        translate=whole.translate[first:],
-        rotate=whole.rotate[first:, first:],
-        shear=shear[first:, first:][np.triu_indices(ndim, 1)],
-        affine=whole.affine[first:, first:],
-        units=whole.units[first:],
-        axis_labels=whole.axis_labels[first:],
-    )
-
-
-def _unplaced(ndim: int) -> Placement:
-    blank = Labels(np.zeros((1,) * ndim, np.uint8))
-    return Placement(
-        scale=np.asarray(blank.scale),
-        translate=np.asarray(blank.translate),
-        rotate=np.asarray(blank.rotate),
-        shear=np.asarray(blank.shear),
-        affine=np.asarray(blank.affine.affine_matrix),
-        units=tuple(blank.units),
-        axis_labels=tuple(blank.axis_labels),
-    )

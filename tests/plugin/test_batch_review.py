@@ -13,7 +13,6 @@ from napari import Viewer
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.plugins import _initialize_plugins
-from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QWidget
@@ -21,13 +20,12 @@ from qtpy.QtWidgets import QWidget
 from canvas_mouse import drag
 from clsclip.errors import BusyError
 from clsclip.wire_batch import BatchFile
-from napari_clsclip import _widget
 from napari_clsclip._batch_files import NAME
 from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._supervisor import RemoteAddress
 from napari_clsclip._unsaved_layers import unsaved_corrections
 from napari_clsclip._widget import ClsClipWidget
+from often_asked import often_asked
 from stub_batches import SHAPE, BatchStub, batch, write_pair
 
 MILLISECONDS = 30_000
@@ -52,11 +50,7 @@ def stub(tmp_path: Path) -> Iterator[BatchStub]:
 def connection(
     stub: BatchStub, monkeypatch: pytest.MonkeyPatch, qapp: object
 ) -> Iterator[BackendConnection]:
-    connection = BackendConnection(RemoteAddress(stub.url, "token"))
-    monkeypatch.setattr(_widget, "shared_connection", lambda: connection)
-    yield connection
-    connection.stop()
-    notification_manager.records.clear()
+    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture

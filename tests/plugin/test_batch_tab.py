@@ -9,19 +9,17 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QWidget
 
 from clsclip.errors import BusyError
 from clsclip.wire_batch import BatchFile
-from napari_clsclip import _backend_watch, _widget
 from napari_clsclip._batch_files import PAGE
 from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._supervisor import RemoteAddress
 from napari_clsclip._widget import ClsClipWidget
+from often_asked import often_asked
 from shown_texts import cut_off
 from stub_backend import Reply
 from stub_batches import BEGUN, BatchStub, batch
@@ -43,13 +41,7 @@ def connection(
     stub: BatchStub, monkeypatch: pytest.MonkeyPatch, qapp: object
 ) -> Iterator[BackendConnection]:
     """The shared connection is one to the server, which is asked often."""
-    connection = BackendConnection(RemoteAddress(stub.url, "token"))
-    monkeypatch.setattr(_widget, "shared_connection", lambda: connection)
-    monkeypatch.setattr(_backend_watch, "RUNNING_MILLISECONDS", 50)
-    monkeypatch.setattr(_backend_watch, "IDLE_MILLISECONDS", 100)
-    yield connection
-    connection.stop()
-    notification_manager.records.clear()
+    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture

@@ -16,12 +16,11 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QCheckBox
 
 from clsclip.errors import BusyError, FileError
-from napari_clsclip import _backend_watch, _widget
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._curve import IOU_COLOR, LOSS_COLOR, OLD_COLOR
 from napari_clsclip._learn_tab import LearnTab
-from napari_clsclip._supervisor import RemoteAddress
 from napari_clsclip._widget import ClsClipWidget
+from often_asked import often_asked
 from shown_texts import cut_off
 from stub_backend import Reply
 from stub_training import BEGUN, TrainingStub, annotation, training
@@ -46,13 +45,7 @@ def connection(
     stub: TrainingStub, monkeypatch: pytest.MonkeyPatch, qapp: object
 ) -> Iterator[BackendConnection]:
     """The shared connection is one to the server, which is asked often."""
-    connection = BackendConnection(RemoteAddress(stub.url, "token"))
-    monkeypatch.setattr(_widget, "shared_connection", lambda: connection)
-    monkeypatch.setattr(_backend_watch, "RUNNING_MILLISECONDS", 50)
-    monkeypatch.setattr(_backend_watch, "IDLE_MILLISECONDS", 100)
-    yield connection
-    connection.stop()
-    notification_manager.records.clear()
+    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture
