@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clsclip.batch.followed_manifest import FollowedManifest
 from clsclip.batch.manifest import HEADS, Manifest, ManifestRow
 from clsclip.errors import FileError
 
@@ -62,3 +63,34 @@ def test_manifests_without_scores_are_read_and_foreign_ones_refused(tmp_path: Pa
         manifest.file.write_text(text)
         with pytest.raises(FileError, match="not a manifest of this version"):
             manifest.read()
+
+
+def test_a_followed_manifest_reads_what_was_added(tmp_path: Path) -> None:
+    manifest, followed = Manifest(tmp_path), FollowedManifest(tmp_path)
+    assert followed.rows() == {}
+    paths = [Path(f'/data/a "{k}",\n.png') for k in range(4)]
+    rows = [ManifestRow(path, "done", 1.0, score=0.5) for path in paths]
+    manifest.write(rows[:1])
+    first = followed.rows()
+    assert list(first) == [str(paths[0])]
+    assert followed.rows() is first
+    manifest.append(rows[1])
+    manifest.append(ManifestRow(paths[0], "failed", 2.0, "no"))
+    assert list(followed.rows()) == [str(paths[1]), str(paths[0])]
+    assert followed.rows()[str(paths[0])].error == "no"
+    assert list(first) == [str(paths[0])]  # as it was
+    whole = manifest.file.read_bytes()
+    manifest.append(rows[2])
+    added = manifest.file.read_bytes()[len(whole) :]
+    for cut in range(len(added)):  # half written
+        manifest.file.write_bytes(whole + added[:cut])
+        assert len(followed.rows()) == 2
+    manifest.file.write_bytes(whole + added)
+    assert list(followed.rows()) == [str(paths[k]) for k in (1, 0, 2)]
+    manifest.write(rows[2:])  # another one, longer or not
+    assert list(followed.rows()) == [str(path) for path in paths[2:]]
+    manifest.file.write_bytes(manifest.file.read_bytes().replace(b"done", b"lost"))
+    with pytest.raises(FileError, match="lost"):
+        followed.rows()
+    manifest.file.unlink()
+    assert followed.rows() == {}

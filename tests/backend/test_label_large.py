@@ -69,10 +69,11 @@ def test_a_large_image_becomes_a_zarr_with_the_same_labels(
     assert (attributes["threshold"], attributes["zooms"]) == (0.4, [1.0, 1.0])
     assert (attributes["image"], attributes["model"]) == ("scan.zarr", str(tiny_model))
     assert attributes["model_version"] == whole.model_version
-    assert "scan.zarr:   0%" in (told := capsys.readouterr().err)
-    assert "/7 " in told
+    assert "scan.zarr: block 7 of 7\n1 of 2: scan.zarr labelled\n" in capsys.readouterr().out
+    assert 0 < float(rows(output)[0]["score"]) < 1
     assert sorted(path.name for path in output.iterdir()) == [
-        "classes.csv", "manifest.csv", "scan.zarr", "small.tif",
+        ".finished.json", ".labelling.lock", "classes.csv", "manifest.csv", "scan.zarr",
+        "small.tif",
     ]  # fmt: skip
     assert imread(output / "small.tif").shape == (30, 40)
 
@@ -142,8 +143,9 @@ def test_after_a_kill_the_same_command_does_what_is_missing(
     assert sorted(path.name for path in output.iterdir()) == sorted(
         path.name for path in undisturbed.iterdir()
     )
-    assert main(arguments) == 2  # it is finished: nothing to go on with
-    assert "is there already" in capsys.readouterr().err
+    assert main(arguments) == 0  # it is finished: all is kept
+    assert "(2 of them before)" in capsys.readouterr().out
+    assert (output / "a.tif").stat().st_mtime_ns == before
 
 
 def begin(image: Path, output: Path, options: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,21 +179,29 @@ def test_another_image_is_refused_and_overwrite_begins_anew(
     assert main([*arguments, "--overwrite"]) == 0
     assert "already" not in capsys.readouterr().err
     assert zarr.open_array(output / "scan.zarr").shape == (420, 500)
-    assert not list(output.glob(".*"))
+    assert not list(output.glob(".*.part"))
 
 
 def test_what_cannot_be_labelled_block_by_block_says_so(
     image: Path, tmp_path: Path, options: list[str]
 ) -> None:
-    output = tmp_path / "out"
-    zarr.create_array(tmp_path / "stack.zarr", shape=(5, 200, 200), dtype="u1")
-    inputs = [str(image), str(tmp_path / "stack.zarr")]
-    assert main([*inputs, *options, "--regions", "tiles", "--output", str(output)]) == 1
-    errors = [row["error"] for row in rows(output)]
-    assert "no region proposals ('tiles')" in errors[0]
-    assert "axes have no names" in errors[1]
-    assert main([str(image), *options, "--level", "1", "--output", str(tmp_path / "other")]) == 1
-    assert "no level 1" in rows(tmp_path / "other")[0]["error"]
+    zarr.create_array(
+        tmp_path / "stack.zarr", shape=(5, 200, 200), dtype="u1", dimension_names=("z", "y", "x")
+    )
+    stack = [str(tmp_path / "stack.zarr"), *options, "--output", str(tmp_path / "stack")]
+    for number, (arguments, error) in enumerate(
+        (
+            ([str(image), *options, "--regions", "tiles"], "without region proposals ('tiles')"),
+            ([str(image), *options, "--format", "coco,tiff"], "without exports to coco. Leave"),
+            ([str(image), *options, "--level", "1"], "no level 1"),
+            (stack[:-2], "one plane only"),
+        )
+    ):
+        output = tmp_path / f"out{number}"
+        assert main([*arguments, "--output", str(output)]) == 1
+        assert error in rows(output)[0]["error"]
+    assert main([*stack, "--large-from", "40000"]) == 0
+    assert imread(tmp_path / "stack" / "stack.tif").shape == (5, 200, 200)
     beside = [str(image), *options, "--output", str(tmp_path)]
     assert main(beside) == 2
 

@@ -595,3 +595,30 @@ def test_previews_that_are_given_up(
     found = BatchPreview.model_validate_json(preview(serve(load).http, images).content)
     assert found.seconds is None
     assert "by nought" in found.notes[0]
+
+
+# ---- the command itself ----
+
+
+@pytest.mark.slow
+def test_the_real_command(
+    serve: Any, gated: Any, tiny_model: Path, images: Path, folder: Path
+) -> None:
+    (images / "c bad.png").write_bytes(b"no picture")
+    output = images.parent / "cell labels"
+    http = serve(gated).http
+    asked = {"model": str(tiny_model), "formats": ["tiff", "png", "coco"], "zoom": 1.0,
+             "threshold": 0.4, "pattern": "*.png", "recursive": True}  # fmt: skip
+    name = started(post(http, images, **asked)).name
+    eventually(lambda: told(http, name).state == "done", 2 * PATIENCE)
+    assert counts(told(http, name)) == (6, 5, 1, 0)
+    (bad,) = files(http, name, status="failed").files
+    assert (bad.number, "cannot be read" in bad.error) == (2, True)
+    picture = http.get(f"/v1/batches/{name}/files/0/thumbnail")
+    assert picture.headers["content-type"] == "image/png"
+    labels, _ = read_labels(label_file(output, "a"))
+    labels[:5] = 2
+    assert review(http, name, 0, labels).status_code == 200
+    eventually(lambda: not Reviews(output).exports_stale)
+    np.testing.assert_array_equal(read_labels(label_file(output, "a"))[0], labels)
+    assert counts(told(http, name)) == (6, 5, 1, 1)

@@ -92,6 +92,15 @@ class Manifest:
             return {}
         except OSError as error:
             raise FileError(f"'{self.file}' cannot be read ({error}).") from error
+        return self.parse(text)
+
+    def parse(self, text: str) -> dict[Path, ManifestRow]:
+        """Rows of the text of a manifest, as :meth:`read` gives them.
+
+        Raises
+        ------
+        FileError
+        """
         try:
             records = list(csv.reader(StringIO(text, newline="")))
         except csv.Error as error:

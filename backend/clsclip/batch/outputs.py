@@ -122,50 +122,60 @@ def begin(
         If the folder holds labels of other settings.
     OSError
     """
-    output.mkdir(parents=True, exist_ok=True)
+    # nobody accepts meanwhile, and what has no row afterwards nobody accepts until it is labelled
+    with Reviews(output).held() as reviews:
+        accepted = frozenset(reviews) & {image.key for image in images}
+        return _begin(
+            images, output, words, settings, formats=formats, overwrite=overwrite, job=job,
+            accepted=accepted,
+        )  # fmt: skip
+
+
+def _begin(
+    images: Sequence[InputImage], output: Path, words: Sequence[str],
+    settings: Mapping[str, Any], *, formats: Sequence[LabelFormat], overwrite: bool, job: str,
+    accepted: frozenset[str],
+) -> Begun:  # fmt: skip
     unfinished, finished = output / UNFINISHED_FILE, output / FINISHED_FILE
-    begun = None
-    if job or not overwrite:
-        begun = read_record(unfinished) or read_record(finished)
-    if begun is not None and overwrite and begun.get("job") != job:
-        begun = None
-    shared = list(formats)
+    earlier = None
+    if job or accepted or not overwrite:
+        earlier = read_record(unfinished) or read_record(finished)
+    anew = overwrite and (earlier is None or not job or earlier.get("job") != job)
+    begun = None if anew else earlier
+    if anew and accepted:
+        _check_words(output, words, len(accepted), earlier)
     if begun is not None:
         same = {name: value for name, value in begun.items() if name not in _BESIDE}
         check_same(output, same, settings)
-        shared = [each for each in begun.get("formats", formats) if each in formats]
+    # what is kept has these already; what is labelled anew gets all
+    shared = [each for each in (earlier or {}).get("formats", formats) if each in formats]
+    rows = Manifest(output).read() if accepted or begun is not None else {}
     added = [each for each in formats if each not in ("tiff", *shared)]
-    if begun is None:
-        added = [each for each in formats if each != "tiff"]
-    # nobody accepts meanwhile, and what has no row afterwards nobody accepts until it is labelled
-    with Reviews(output).held() as reviews:
-        accepted = reviews.keys() & {image.key for image in images}
-        rows = Manifest(output).read() if accepted or begun is not None else {}
-        kept = {}
-        for image in images:
-            row = rows.get(image.file)
-            target = label_file(output, image.key)
-            if image.key in accepted:
-                kept[image.key] = row or ManifestRow(image.file, "done", 0.0)
-            elif begun is None:
-                discard_unfinished(large_target(target))
-            elif (
-                row is not None
-                and row.status == "done"
-                and (
-                    # nothing can be exported of a zarr, which then is a failure with its reason
-                    target.exists() or (large_target(target).exists() and not added)
-                )
-            ):
-                kept[image.key] = row
-        # the rows first: those of a folder that is labelled anew do not count for new settings
-        Manifest(output).write(kept.values())
+    kept = {}
+    for image in images:
+        row = rows.get(image.file)
+        target = label_file(output, image.key)
+        if image.key in accepted:
+            kept[image.key] = row or ManifestRow(image.file, "done", 0.0)
+        elif begun is None:
+            discard_unfinished(large_target(target))
+        elif (
+            row is not None
+            and row.status == "done"
+            and (
+                # nothing can be exported of a zarr, which then is a failure with its reason
+                target.exists() or (large_target(target).exists() and not added)
+            )
+        ):
+            kept[image.key] = row
+    # the rows first: those of a folder that is labelled anew must not count for the new settings
+    Manifest(output).write(kept.values())
     write_record(unfinished, {**settings, "formats": shared, "job": job})
     finished.unlink(missing_ok=True)
     _write_classes(output / CLASSES_FILE, words)
     return Begun(
         begun is not None, tuple(image for image in images if image.key not in kept), kept,
-        frozenset(accepted), tuple(added),
+        accepted, tuple(added),
     )  # fmt: skip
 
 
@@ -208,6 +218,19 @@ def labelling(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _check_words(
+    output: Path, words: Sequence[str], accepted: int, earlier: Mapping[str, Any] | None
+) -> None:
+    """Refuse to give the class ids of accepted labels another meaning."""
+    known = None if earlier is None else earlier.get("words")
+    if known is not None and list(known) != list(words):
+        raise FileError(
+            f"A person has accepted {accepted} images in '{output}' with the words "
+            f"{', '.join(known)}; their labels stay, and so must these words and their order (now: "
+            f"{', '.join(words)}). Give another --output, or take the acceptance back."
+        )
 
 
 def _write_classes(file: Path, words: Sequence[str]) -> None:

@@ -100,15 +100,15 @@ def _check_large(source: ImageSource, task: LabelTask) -> None:
     formats = [name for name in task.formats if name != "tiff"]
     lacking, option = "", ""
     if task.regions != "none":
-        lacking, option = f"there are no region proposals ('{task.regions}')", "--regions"
+        lacking, option = f"without region proposals ('{task.regions}')", "--regions"
     elif formats:
-        lacking, option = f"there is no export to {', '.join(formats)}", "--format"
+        lacking, option = f"without exports to {', '.join(formats)}", "--format"
     elif source.planes > 1:
-        lacking, option = "there is one plane only", ""
+        lacking, option = "one plane only", ""
     if lacking:
         way = f"Leave {option} out" if option else "Save its planes as files of their own"
         raise InvalidConfigError(
             f"'{source.name}' has {source.pixels} pixels; with more than {task.large.large_from}, "
-            f"images are labelled block by block, for which {lacking}. {way}, or raise "
-            "--large-from if there is memory enough."
+            f"images are labelled block by block, {lacking}. {way}, or raise --large-from if there "
+            "is memory enough."
         )

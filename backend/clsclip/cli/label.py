@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import clsclip
 from clsclip.cli.arguments import add_settings, option_help, settings_from
@@ -15,6 +15,7 @@ from clsclip.config import (
     DeviceSettings,
     FolderSettings,
     InstanceSettings,
+    LabelFormat,
     LargeImageSettings,
     RegionSettings,
     RunSettings,
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", required=True, type=Path, help="Folder for the labels.")
     parser.add_argument(
-        "--format", dest="formats", type=lambda text: tuple(text.replace(" ", "").split(",")),
+        "--format", dest="formats", type=_formats,
         default=argparse.SUPPRESS, metavar="FORMAT,...",
         help=option_help(FolderSettings, "formats"),
     )  # fmt: skip
@@ -100,6 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     add_settings(parser, RunSettings)
     add_settings(parser, LabelSettings)
     return parser
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Read ``tiff,png``."""
+    names = tuple(name for part in text.split(",") if (name := part.strip().lower()))
+    known = get_args(LabelFormat)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"'{(unknown or [text])[0]}' is not a format; there are {', '.join(known)}"
+        )
+    return tuple(dict.fromkeys(names))
 
 
 def _run(args: argparse.Namespace) -> int:
