@@ -105,6 +105,8 @@ class BatchFilesModel(QAbstractTableModel):
         if not self.view.batch:
             return
         self._stale = set(self._pages)
+        # One that was not there may have been drawn since.
+        self._thumbnails = {n: known for n, known in self._thumbnails.items() if known is not None}
         if not self._total:
             self._want(0)
         else:

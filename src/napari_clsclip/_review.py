@@ -171,18 +171,25 @@ class Review(QObject):
     def withdraw(self) -> None:
         """Say that the labels are not accepted any more; returns at once."""
         batch, file = self.batch, self.file
-        if batch is None or file is None or self.busy or not file.accepted:
+        if batch is None or file is None or self.busy or self._sending or not file.accepted:
             return
 
-        def take(file: BatchFile) -> None:
-            self.file = file
-            self.accepted.emit(batch.name, file)
+        def take(now: BatchFile) -> None:
+            self._sending = False
+            self.accepted.emit(batch.name, now)
+            if self.file is file:
+                self.file = now
+            if self._then is not None:
+                self._leave(self._then)
 
-        self._run_backend(
-            "Taking it back …",
-            lambda client: client.batches.withdraw(batch.name, file.number),
-            take,
-        )
+        def refuse(message: str) -> None:
+            self._sending = False
+            self._then = None
+            self.failed.emit(message)
+
+        self._sending = True
+        work = partial(_withdraw, batch.name, file.number)
+        self._run_backend("Taking it back …", work, take, refuse)
 
     def discard_and_leave(self) -> None:
         """Answer the question: the changed pixels are not wanted."""
@@ -298,8 +305,9 @@ class Review(QObject):
     def _take_accepted(self, batch: Batch, layers: ReviewLayers, touches: int, sent: _Sent) -> None:
         self._sending = False
         self.accepted.emit(batch.name, sent.file)
-        if layers is not self._layers:
-            return  # the user has removed it meanwhile
+        if layers is not self._layers:  # the user has removed it meanwhile
+            self._go_on()
+            return
         self.file, self._clean_at = sent.file, touches
         if sent.labels is not None and sent.planes:
             self._known = sent.labels
@@ -381,6 +389,10 @@ def _send(
     return _Sent(
         client.batches.accept(batch, file.number, labels if planes else None), labels, planes
     )
+
+
+def _withdraw(batch: str, number: int, client: Client) -> BatchFile:
+    return client.batches.withdraw(batch, number)
 
 
 def _compare(known: NDArray[Any], now: NDArray[Any]) -> bool:

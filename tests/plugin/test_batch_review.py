@@ -142,11 +142,7 @@ def test_review_in_a_window_with_mouse_and_keys(
     qtbot.keyClick(canvas, Qt.Key.Key_A)
     wait(qtbot, lambda: len(stub.reviews) == 2 and not tab.review.busy)
     assert stub.reviews[1][1:] == (3, None)  # nothing was changed
-    qtbot.keyClick(canvas, Qt.Key.Key_U)
-    wait(qtbot, lambda: is_open(tab, 2))
     qtbot.keyClick(canvas, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
-    wait(qtbot, lambda: is_open(tab, 1))
-    qtbot.keyClick(canvas, Qt.Key.Key_N)
     wait(qtbot, lambda: is_open(tab, 2))
     qtbot.keyClick(tab.files.table, Qt.Key.Key_N)  # also while the table has the focus
     wait(qtbot, lambda: is_open(tab, 3))
