@@ -25,7 +25,7 @@ from clsclip.batch.inputs import InputImage, find_images
 from clsclip.batch.job import Job
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.outputs import begin, finish, labelling
-from clsclip.errors import CancelledError, InvalidConfigError
+from clsclip.errors import CancelledError
 from clsclip.image_files import read_image
 from clsclip.instances import find_instances, instance_features
 
@@ -46,8 +46,6 @@ def main() -> int:
     job = Job(args.job)
     try:
         with job.working():
-            if args.output.name == "fault":
-                raise InvalidConfigError("There is no detector.")
             images = job.images(
                 lambda: find_images(args.inputs, pattern=args.pattern, recursive=args.recursive)
             )
@@ -56,8 +54,6 @@ def main() -> int:
             job.done()
     except CancelledError:
         return 130
-    except InvalidConfigError:
-        return 2
     return 1 if failed else 0
 
 

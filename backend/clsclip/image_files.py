@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,8 +47,8 @@ def read_image(file: Path, *, indices: bool = False) -> NDArray[Any]:
                 return _read_deep_colour(file, len(image.getbands()))
             coloured = image.mode == "P" and not indices
             return np.asarray(image.convert("RGB") if coloured else image)
-    except (OSError, UnidentifiedImageError, TiffFileError, ValueError, SyntaxError,
-            Image.DecompressionBombError) as error:  # fmt: skip
+    except (OSError, UnidentifiedImageError, TiffFileError, ValueError, SyntaxError, struct.error,
+            zlib.error, lzma.LZMAError, Image.DecompressionBombError) as error:  # fmt: skip
         raise FileError(
             f"'{file}' cannot be read as an image ({error}). It may be truncated or of another "
             "format than its name says."

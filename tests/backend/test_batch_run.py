@@ -213,6 +213,8 @@ def test_accepted_labels_are_left_alone(
     assert "accepted 1 images" in capsys.readouterr().err
     others = [*arguments, "--threshold", "0.45", "--format", "png,yolo,coco", "--overwrite"]
     assert main(others) == 0
+    assert "6 of 6 images labelled" in (told := capsys.readouterr().out)
+    assert "(1 of them before, 1 accepted)" in told
     assert (output / "b.tif").read_bytes() == corrected
     assert (output / "png" / "b.png").read_bytes() == exported
     assert rows(output)[1] == row

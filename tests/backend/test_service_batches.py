@@ -19,7 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from clsclip.batch.files import label_file, read_labels
+from clsclip.batch.files import label_file, read_labels, write_labels
 from clsclip.batch.job import FILES_FILE
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.reviews import Reviews
@@ -182,6 +182,7 @@ def test_paused_killed_resumed_and_cancelled(
     eventually(lambda: not process.alive and not again.alive)
 
 
+@pytest.mark.slow
 def test_a_batch_outlives_its_backend(
     serve: Any, gated: Any, images: Path, folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -243,13 +244,6 @@ def test_a_program_that_is_not_there(serve: Any, gated: Any, images: Path, folde
     (batch,) = http.get("/v1/batches").json()["batches"]
     assert batch["state"] == "failed"
     assert "no-python" in batch["reason"]
-
-
-def test_a_batch_that_gives_up(serve: Any, gated: Any, images: Path) -> None:
-    http = serve(gated, None, STUB).http
-    name = started(post(http, images, output=str(images.parent / "fault"))).name
-    eventually(lambda: told(http, name).state == "failed")
-    assert told(http, name).reason == "There is no detector."
 
 
 # ---- what cannot be asked for ----
@@ -454,6 +448,9 @@ def test_a_process_that_has_not_come_to_its_batch_yet(
     name = batch_of(folder, tmp_path / "labels", ["/data/a.png"])
     http = serve(gated).http
     with locked(folder / name):
+        write_state(folder / name, "failed", "There is no detector.")
+        found = told(http, name)
+        assert (found.state, found.reason) == ("failed", "There is no detector.")
         write_state(folder / name, "running", seconds=9.0)
         found = told(http, name)
     assert (found.state, found.doing) == ("running", "The process starts.")
@@ -504,12 +501,19 @@ def test_reviews(serve: Any, gated: Any, images: Path, monkeypatch: pytest.Monke
     assert counts(told(http, again)) == (6, 5, 1, 1)
 
 
-def test_reviews_that_are_refused(serve: Any, gated: Any, images: Path) -> None:
-    http = serve(gated, None, STUB, max_request_mb=1).http
-    name = started(post(http, images)).name
-    eventually(lambda: told(http, name).state == "done")
-    assert code(review(http, name, 2)) == (409, "conflict")  # it has failed
-    assert code(review(http, name, 6)) == (404, "not_found")
+def test_reviews_that_are_refused(serve: Any, gated: Any, tmp_path: Path, folder: Path) -> None:
+    output = tmp_path / "labels"
+    rows: list[ManifestRow | str] = [
+        ManifestRow(Path("/data/a.png"), "done", 1.0),
+        ManifestRow(Path("/data/b.png"), "failed", 1.0, "It is bad."),
+        "/data/c.png",
+    ]
+    name = batch_of(folder, output, rows)
+    write_labels(label_file(output, "a"), np.ones((20, 24), np.uint16))
+    http = serve(gated, max_request_mb=1).http
+    assert code(review(http, name, 1)) == (409, "conflict")
+    assert code(review(http, name, 2)) == (409, "conflict")
+    assert code(review(http, name, 3)) == (404, "not_found")
     assert code(review(http, name, 0, np.zeros((3, 3), np.uint8))) == (422, "invalid_image")
     assert code(review(http, name, 0, np.full((20, 24), 3))) == (422, "invalid_image")
     assert code(review(http, name, 0, np.full((20, 24), -1))) == (422, "invalid_request")
@@ -520,7 +524,7 @@ def test_reviews_that_are_refused(serve: Any, gated: Any, images: Path) -> None:
     for body in (b"{}", b"PK\x03\x04", bytes(1000)):
         answer = http.put(f"/v1/batches/{name}/files/0/review", content=body)
         assert code(answer) == (422, "invalid_request")
-    assert counts(told(http, name)) == (6, 5, 1, 0)
+    assert counts(told(http, name)) == (3, 1, 1, 0)
 
 
 # ---- preview ----

@@ -70,7 +70,7 @@ class Labelled:
                 f"{classes.max()}; they lie between 0 and the number of words, {len(self.words)}."
             )
         known = np.concatenate([[True], classes > 0])
-        for plane in self.planes:
+        for plane in self.stack:
             high = int(plane.max())
             if high < len(known) and known[plane].all():
                 continue
@@ -82,7 +82,7 @@ class Labelled:
             )
 
     @property
-    def planes(self) -> NDArray[Any]:
+    def stack(self) -> NDArray[Any]:
         """The labels with planes as their first axis, shape (planes, H, W)."""
         return self.labels if self.labels.ndim == 3 else self.labels[None]
 
@@ -93,7 +93,7 @@ class Labelled:
 
     def class_plane(self, plane: int) -> NDArray[Any]:
         """Class ids of a plane, shape (H, W)."""
-        ids: NDArray[Any] = self.planes[plane]
+        ids: NDArray[Any] = self.stack[plane]
         if self.classes is None:
             return ids
         table = np.concatenate([[0], self.classes]).astype(np.uint16)
@@ -147,7 +147,7 @@ def exporter(name: LabelFormat, output: Path, words: Sequence[str]) -> Exporter:
     Raises
     ------
     InvalidConfigError
-        If there is no such format.
+        If there is no such format, or it cannot hold so many words.
     """
     # they import this module
     from clsclip.batch.formats.coco import CocoExporter

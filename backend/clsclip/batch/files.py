@@ -48,9 +48,7 @@ def write_labels(
     ------
     OSError
     """
-    stored = labels if labels.dtype == np.uint16 else labels.astype(np.uint32)
-    if stored.ndim == 3 and len(stored) == 1:
-        stored = stored[0]
+    stored = as_stored(labels)
     content = hashlib.sha256(f"{stored.shape} {pixel_size}".encode())
     content.update(stored.tobytes())
     metadata: dict[str, Any] = {
@@ -68,6 +66,12 @@ def write_labels(
             metadata=metadata,
         ),
     )  # fmt: skip
+
+
+def as_stored(labels: NDArray[Any]) -> NDArray[Any]:
+    """Ids as label files hold them: uint16 or uint32, and a stack of one plane as a plane."""
+    stored = labels if labels.dtype == np.uint16 else labels.astype(np.uint32)
+    return stored[0] if stored.ndim == 3 and len(stored) == 1 else stored
 
 
 def read_labels(file: Path) -> tuple[NDArray[Any], tuple[float, float] | None]:
@@ -99,9 +103,7 @@ def read_labels(file: Path) -> tuple[NDArray[Any], tuple[float, float] | None]:
         raise InvalidImageError(
             f"The labels of '{file}' go from {low} to {high}; ids lie between 0 and 2^32 - 1."
         )
-    narrow = planes.dtype.itemsize <= 2
-    stored = planes.astype(np.uint16 if narrow else np.uint32)
-    return (stored if len(stored) > 1 else stored[0]), size
+    return as_stored(planes.astype(np.uint16) if planes.dtype.itemsize <= 2 else planes), size
 
 
 def write_features(target: Path, features: dict[str, NDArray[Any]]) -> None:
@@ -131,15 +133,27 @@ def feature_rows(features: dict[str, NDArray[Any]]) -> Iterator[tuple[Any, ...]]
 
 
 def write_at_once(target: Path, write: Callable[[Path], object]) -> None:
-    """Write a draft beside a file, then put it in the file's place.
+    """Write a draft beside a file, then put it in the file's place; its folder is made.
 
     Raises
     ------
     OSError
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{target.name}.new")
     try:
         write(draft)
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text in UTF-8 with bare line feeds, at once or not at all.
+
+    Raises
+    ------
+    OSError
+    """
+    content = text.encode()
+    write_at_once(target, lambda draft: draft.write_bytes(content))

@@ -68,7 +68,7 @@ def find_images(
     for given in inputs:
         if not os.path.lexists(given):
             raise FileError(f"'{given}' does not exist.")
-        if given.is_dir() and not is_zarr(given):
+        if _is_folder(given) and not is_zarr(given):
             found = [InputImage(file, key) for file, key in _matching(
                 given, pattern, recursive, output
             )]  # fmt: skip
@@ -134,7 +134,7 @@ def _images_below(folder: Path, recursive: bool, output: Path | None) -> Iterato
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # a link to itself
+    except OSError:  # a link to itself, or no right to look: reading it will say so
         return False
 
 

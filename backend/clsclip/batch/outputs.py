@@ -48,9 +48,7 @@ def check_outputs(
     """
     for image in images:
         target = label_file(output, image.key)
-        if any(
-            each.exists() and each.samefile(image.file) for each in (target, large_target(target))
-        ):
+        if any(_is_same(each, image.file) for each in (target, large_target(target))):
             raise FileError(
                 f"The labels would overwrite the image '{image.file}'. Give another --output."
             )
@@ -218,6 +216,14 @@ def labelling(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _is_same(target: Path, image: Path) -> bool:
+    """Whether a file is there, and is the image."""
+    try:
+        return target.exists() and target.samefile(image)
+    except OSError:  # a link that leads nowhere is an image that cannot be read
+        return False
 
 
 def _check_words(

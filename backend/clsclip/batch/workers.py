@@ -104,7 +104,10 @@ class Pool(ABC):
             source, most = (alone, 1) if alone else (todo, 2 * self.places(executor))
             while source and len(running) < most:
                 image = source.popleft()
-                running[executor.submit(label_image, image, task, self.job)] = image
+                try:
+                    running[executor.submit(label_image, image, task, self.job)] = image
+                except BrokenProcessPool:
+                    return [image, *running.values()]
             done, _ = wait(running, _LOOK_SECONDS, FIRST_COMPLETED)
             for future in done:
                 try:

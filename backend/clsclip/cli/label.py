@@ -22,7 +22,7 @@ from clsclip.config import (
     SegmentSettings,
     ThresholdSettings,
 )
-from clsclip.errors import CancelledError, ClsClipError
+from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.typed_words import parse_words
 
 if TYPE_CHECKING:
@@ -171,7 +171,8 @@ def _label(args: argparse.Namespace, job: Job | None) -> Summary:
             fail_fast=run.fail_fast, job=args.job,
         )  # fmt: skip
     done = summary.done + summary.kept
-    before = f" ({summary.kept} of them before)" if summary.kept else ""
+    accepted = f", {summary.accepted} accepted" if summary.accepted else ""
+    before = f" ({summary.kept} of them before{accepted})" if summary.kept else ""
     found = f", {summary.objects} objects" if settings.instances else ""
     print(f"{done} of {len(images)} images labelled in {args.output}{before}{found}")  # noqa: T201
     return summary
@@ -188,6 +189,11 @@ def _labeller(
         predictor = Predictor(settings.model, device=settings.device)
         predictor.check_proposals(words, settings.regions, settings.detector)
         return Here(predictor), predictor.version
+    if run.scheduler and run.workers > 1:
+        raise InvalidConfigError(
+            f"--workers {run.workers} is about this machine, --scheduler about a cluster, which "
+            "has workers of its own. Leave one of them out."
+        )
     from clsclip.batch.workers import Cluster, Processes
     from clsclip.model.checkpoint import model_version
     from clsclip.model.registry import find_model

@@ -87,7 +87,10 @@ def ome_zarr_pixel_size(image: Mapping[str, Any], level: int) -> PixelSize | Non
 
 
 def _ome_pixel_size(text: str) -> PixelSize | None:
-    root = ET.fromstring(text)  # noqa: S314 - expat resolves no external entities
+    try:
+        root = ET.fromstring(text)  # noqa: S314 - expat resolves no external entities
+    except ET.ParseError:  # the image itself may be sound
+        return None
     pixels = root.find(".//{*}Pixels")
     if pixels is None:
         return None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import lzma
 import math
+import struct
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -274,7 +277,8 @@ def read_faults(name: str) -> Iterator[None]:
     except ClsClipError:
         raise
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError, RuntimeError,
-            TiffFileError, Image.DecompressionBombError) as error:  # fmt: skip
+            TiffFileError, Image.DecompressionBombError, struct.error, zlib.error,
+            lzma.LZMAError) as error:  # fmt: skip
         raise FileError(
             f"'{name}' cannot be read as an image ({error}). It may be truncated or of another "
             "format than its name says."

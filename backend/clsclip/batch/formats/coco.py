@@ -38,7 +38,7 @@ class CocoExporter:
         # not in memory: thousands of images have millions of objects
         with tempfile.TemporaryFile("w+b", dir=self._file.parent) as spool:
             for one in labelled:
-                for plane in range(len(one.planes)):
+                for plane in range(len(one.stack)):
                     start = spool.tell()
                     for found in plane_objects(one, plane):
                         entry = _annotation(found, one.labels.shape[-2:])
@@ -47,7 +47,7 @@ class CocoExporter:
             images.sort(key=lambda entry: entry[:2])
 
             def write(draft: Path) -> None:
-                with draft.open("w", encoding="utf-8") as stream:
+                with draft.open("w", encoding="ascii", newline="\n") as stream:
                     stream.writelines(self._text(images, spool))
 
             write_at_once(self._file, write)
@@ -64,10 +64,10 @@ class CocoExporter:
             for number, word in enumerate(self._words, start=1)
         ]
         head = {"info": {"description": "napari-clsclip"}, "licenses": [], "categories": categories}
-        yield json.dumps(head, ensure_ascii=False)[:-1] + ', "images": [\n'
+        yield json.dumps(head)[:-1] + ', "images": [\n'
         for number, (_, _, image, _, _) in enumerate(images, start=1):
             comma = "," if number < len(images) else ""
-            yield json.dumps({"id": number, **image}, ensure_ascii=False) + comma + "\n"
+            yield json.dumps({"id": number, **image}) + comma + "\n"
         yield '], "annotations": ['
         written = 0
         for number, (_, _, _, start, stop) in enumerate(images, start=1):

@@ -72,7 +72,7 @@ def plane_objects(labelled: Labelled, plane: int) -> list[PlaneObject]:
     labelled : Labelled
     plane : int
     """
-    ids: NDArray[Any] = labelled.planes[plane]
+    ids: NDArray[Any] = labelled.stack[plane]
     classes = labelled.class_plane(plane)
     numbers = ids if labelled.classes is not None else _connected(ids)
     turned = numbers.T  # pixels column after column

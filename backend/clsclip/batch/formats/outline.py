@@ -52,23 +52,50 @@ def outline(piece: PlaneObject) -> NDArray[np.float64]:
 def _joined(
     mask: NDArray[np.uint8], outer: NDArray[np.int32], holes: list[NDArray[np.int32]]
 ) -> NDArray[np.int32]:
-    """One ring of x and y: the outer one with a detour to each hole."""
+    """One ring of x and y: the outer one with detours to the holes, from hole to hole.
+
+    A way leads along the shortest one to the outer ring, but no further than to what is joined
+    already, so that the ring grows no longer than the object has pixels.
+    """
+    width = mask.shape[1]
     ways = MCP(np.where(mask > 0, 1.0, -1.0), fully_connected=True)  # none leads outside
-    costs, _ = ways.find_costs(outer[:, ::-1].tolist())
-    place = {tuple(point): n for n, point in reversed(list(enumerate(outer.tolist())))}
-    detours: dict[int, list[NDArray[np.int32]]] = {}
-    for hole in holes:
-        nearest = int(np.argmin(costs[hole[:, 1], hole[:, 0]]))
-        turned = np.roll(hole, -nearest, axis=0)
-        way = np.array(ways.traceback(turned[0, ::-1]), np.int32)[:, ::-1]  # from the outer ring
-        detours.setdefault(place[tuple(way[0].tolist())], []).append(
-            np.concatenate([way, turned[1:], way[::-1]])
-        )
-    parts, start = [], 0
-    for n in sorted(detours):
-        parts += [outer[start : n + 1], *detours[n]]
-        start = n + 1
-    return np.concatenate([*parts, outer[start:]])
+    costs, steps = ways.find_costs(outer[:, ::-1].tolist())
+    costs, steps = costs.ravel(), steps.ravel()
+    back = [int(down) * width + int(right) for down, right in ways.offsets]
+    joined = np.zeros(mask.size, dtype=np.bool_)
+    ring = _places(outer, width)
+    joined[ring] = True
+    places = [_places(hole, width) for hole in holes]
+    nearest = [int(np.argmin(costs[hole])) for hole in places]
+    detours: dict[int, list[list[int]]] = {}
+    for n in np.argsort([costs[hole[k]] for hole, k in zip(places, nearest, strict=True)]):
+        hole = np.roll(places[n], -nearest[n])
+        way = [int(hole[0])]
+        while not joined[way[-1]]:
+            way.append(way[-1] - back[steps[way[-1]]])
+        detours.setdefault(way[-1], []).append([*way[-2::-1], *hole[1:].tolist(), *way])
+        joined[hole] = joined[way] = True
+    walked = np.array(_walk(ring.tolist(), detours), np.int32)
+    return np.stack([walked % width, walked // width], axis=1)
+
+
+def _places(ring: NDArray[np.int32], width: int) -> NDArray[np.intp]:
+    return ring[:, 1].astype(np.intp) * width + ring[:, 0]
+
+
+def _walk(ring: list[int], detours: dict[int, list[list[int]]]) -> list[int]:
+    """The places of a ring, each detour after the first time that its place is passed."""
+    walked = []
+    open_ways = [iter(ring)]
+    while open_ways:
+        for place in open_ways[-1]:
+            walked.append(place)
+            if place in detours:
+                open_ways += map(iter, detours.pop(place))
+                break
+        else:
+            open_ways.pop()
+    return walked
 
 
 def _without_straight(ring: NDArray[np.int32]) -> NDArray[np.int32]:

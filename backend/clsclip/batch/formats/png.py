@@ -34,9 +34,8 @@ class PngExporter:
                 f"'{labelled.image}' has ids up to {highest}; PNG holds ids up to 65535. The TIFF "
                 "file and coco hold all of them."
             )
-        planes = labelled.planes
+        planes = labelled.stack
         for file, plane in zip(self.files(labelled.key, len(planes)), planes, strict=True):
-            file.parent.mkdir(parents=True, exist_ok=True)
             image = indexed(plane) if highest <= 255 else Image.fromarray(plane.astype(np.uint16))
             save_png(file, image)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,16 +12,18 @@ import numpy as np
 from PIL import Image
 
 from clsclip.batch.exports import Labelled, plane_key
-from clsclip.batch.files import write_at_once
+from clsclip.batch.files import write_text
 from clsclip.batch.formats.objects import PlaneObject, plane_objects
 from clsclip.batch.formats.png import indexed, save_png
-from clsclip.errors import InvalidImageError
+from clsclip.errors import InvalidConfigError, InvalidImageError
 
 VOC_FOLDER: Final = Path("voc", "VOCdevkit", "VOC2012")
 """In the output folder: what torchvision looks for in the folder ``voc``."""
 
 _VOID: Final = 255
 """What does not count in VOC's masks."""
+
+_NO_TEXT: Final = re.compile("[\x00-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class VocExporter:
@@ -31,38 +34,38 @@ class VocExporter:
     """
 
     def __init__(self, output: Path, words: tuple[str, ...]) -> None:
+        if len(words) >= _VOID:
+            raise InvalidConfigError(
+                f"There are {len(words)} words; Pascal VOC holds {_VOID - 1} classes, as 255 is "
+                "what does not count. Choose another format."
+            )
         self._folder, self._words = output / VOC_FOLDER, words
 
     def write(self, labelled: Labelled) -> None:
         """See :class:`clsclip.batch.exports.Exporter`."""
-        if len(self._words) >= _VOID:
+        if _NO_TEXT.search(labelled.file_name):
             raise InvalidImageError(
-                f"There are {len(self._words)} words; Pascal VOC holds {_VOID - 1} classes, as 255 "
-                "is what does not count. Choose another format."
+                f"The name of {labelled.file_name!r} holds bytes that are no text, which XML "
+                "cannot hold. Rename the image, or choose another format."
             )
-        planes = len(labelled.planes)
+        planes = len(labelled.stack)
         files = iter(self.files(labelled.key, planes))
         for plane, (boxes, classes, objects) in enumerate(zip(files, files, files, strict=True)):
-            for file in (boxes, classes, objects):
-                file.parent.mkdir(parents=True, exist_ok=True)
             found = plane_objects(labelled, plane)
-            save_png(objects, _object_mask(found, labelled.labels.shape[-2:]))
+            save_png(objects, _object_mask(labelled, found))
             save_png(classes, indexed(labelled.class_plane(plane)))
-            text = _annotation(labelled, found, self._words)
-            write_at_once(boxes, lambda draft, text=text: draft.write_bytes(text))  # type: ignore[misc]
+            write_text(boxes, _annotation(labelled, found, self._words))
 
     def finish(self, labelled: Iterable[Labelled]) -> None:
         """Write the list of all planes, in the order of their names."""
         names = sorted(
-            plane_key(one.key, plane, len(one.planes))
+            plane_key(one.key, plane, len(one.stack))
             for one in labelled
-            for plane in range(len(one.planes))
+            for plane in range(len(one.stack))
         )
         text = "".join(f"{name}\n" for name in names)
         for task in ("Segmentation", "Main"):
-            file = self._folder / "ImageSets" / task / "trainval.txt"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_at_once(file, lambda draft: draft.write_text(text, "utf-8", newline="\n"))
+            write_text(self._folder / "ImageSets" / task / "trainval.txt", text)
 
     def files(self, key: str, planes: int) -> list[Path]:
         """See :class:`clsclip.batch.exports.Exporter`."""
@@ -75,22 +78,22 @@ class VocExporter:
         ]
 
 
-def _object_mask(found: list[PlaneObject], shape: tuple[int, ...]) -> Image.Image:
+def _object_mask(labelled: Labelled, found: list[PlaneObject]) -> Image.Image:
     """Numbers of the objects; in 16 bits of grey where there are more than VOC can hold."""
-    numbers = np.zeros(shape, np.uint32)
+    numbers = np.zeros(labelled.labels.shape[-2:], np.uint32)
     for number, one in enumerate(found, start=1):
         numbers[one.rows, one.columns] = number
     if len(found) < _VOID:
         return indexed(numbers)
     if len(found) > np.iinfo(np.uint16).max:
         raise InvalidImageError(
-            f"There are {len(found)} objects in one plane; the PNG files of Pascal VOC hold up to "
-            "65535. The TIFF file and coco hold all of them."
+            f"'{labelled.image}' has {len(found)} objects in one plane; the PNG files of Pascal "
+            "VOC hold up to 65535. The TIFF file and coco hold all of them."
         )
     return Image.fromarray(numbers.astype(np.uint16))
 
 
-def _annotation(labelled: Labelled, found: list[PlaneObject], words: tuple[str, ...]) -> bytes:
+def _annotation(labelled: Labelled, found: list[PlaneObject], words: tuple[str, ...]) -> str:
     height, width = labelled.labels.shape[-2:]
     root = ET.Element("annotation")
     _add(root, "folder", VOC_FOLDER.name)
@@ -112,8 +115,7 @@ def _annotation(labelled: Labelled, found: list[PlaneObject], words: tuple[str, 
                             ("ymax", bottom)):  # fmt: skip
             _add(box, name, value)
     ET.indent(root)
-    text: bytes = ET.tostring(root, encoding="utf-8")
-    return text
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
 def _add(parent: ET.Element, name: str, value: object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from clsclip.batch.exports import Labelled, plane_key
-from clsclip.batch.files import write_at_once
+from clsclip.batch.files import write_text
 from clsclip.batch.formats.objects import plane_objects
 from clsclip.batch.formats.outline import outline
 
@@ -26,7 +26,7 @@ class YoloExporter:
     def write(self, labelled: Labelled) -> None:
         """See :class:`clsclip.batch.exports.Exporter`."""
         height, width = labelled.labels.shape[-2:]
-        planes = len(labelled.planes)
+        planes = len(labelled.stack)
         for plane, file in enumerate(self.files(labelled.key, planes)):
             lines = []
             for found in plane_objects(labelled, plane):
@@ -34,9 +34,7 @@ class YoloExporter:
                     points = (outline(piece) / (width, height)).ravel()
                     line = " ".join(f"{value:.8g}" for value in points)
                     lines.append(f"{found.class_id - 1} {line}\n")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            text = "".join(lines)
-            write_at_once(file, lambda draft, text=text: draft.write_text(text, newline="\n"))  # type: ignore[misc]
+            write_text(file, "".join(lines))
 
     def finish(self, labelled: Iterable[Labelled]) -> None:
         """Write ``data.yaml``, which depends on the words alone."""
@@ -44,10 +42,7 @@ class YoloExporter:
             f"  {number}: {json.dumps(word, ensure_ascii=False)}\n"  # JSON strings are YAML strings
             for number, word in enumerate(self._words)
         )
-        text = f"train: images\nval: images\nnames:\n{names}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._folder / "data.yaml"
-        write_at_once(file, lambda draft: draft.write_text(text, "utf-8", newline="\n"))
+        write_text(self._folder / "data.yaml", f"train: images\nval: images\nnames:\n{names}")
 
     def files(self, key: str, planes: int) -> list[Path]:
         """See :class:`clsclip.batch.exports.Exporter`."""
