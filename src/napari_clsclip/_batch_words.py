@@ -20,7 +20,7 @@ def preview_words(preview: BatchPreview) -> str:
     """What a batch would do, a fact per line."""
     files = _count(preview.files, "file")
     took = duration_words(preview.seconds)
-    time = f"about {took}" if took else "time unknown: the file that was tried failed"
+    time = f"about {took}" if took else "time unknown"  # a note says why
     lines = [f"{files}, {bytes_words(preview.bytes)}, {pixels_words(preview.pixels)}, {time}."]
     if preview.accepted:
         lines.append(f"{preview.accepted:,} of them are accepted and stay as they are.")
