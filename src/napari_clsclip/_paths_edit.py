@@ -20,6 +20,8 @@ from qtpy.QtWidgets import (
 LINES: Final = 2
 """Paths that are shown without scrolling."""
 
+_ROOM: Final = 6
+
 
 class PathsEdit(QWidget):
     """Several paths, one a line, with buttons to add a folder or files.
@@ -111,8 +113,8 @@ class _PathLines(QPlainTextEdit):
         self.setTabChangesFocus(True)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         frame = self.frameWidth() + int(self.document().documentMargin())
-        # and one line's height for the horizontal scroll bar of long paths
-        self.setFixedHeight(self.fontMetrics().lineSpacing() * (LINES + 1) + 2 * frame)
+        bar = self.horizontalScrollBar().sizeHint().height()  # of long paths
+        self.setFixedHeight(self.fontMetrics().lineSpacing() * LINES + 2 * frame + bar + _ROOM)
 
     def insertFromMimeData(self, source: QMimeData) -> None:  # noqa: N802 - Qt's name
         """Insert what is dropped or pasted."""
