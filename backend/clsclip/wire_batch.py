@@ -59,10 +59,16 @@ class BatchRequest(
     """What to label, how, and where to."""
 
     inputs: tuple[str, ...] = Field(
-        min_length=1, description="Image files, zarr folders, or folders of these."
+        min_length=1,
+        title="Input",
+        description="Image files, zarr folders, or folders of these, of the backend's machine.",
     )
-    words: tuple[str, ...] = Field(min_length=1)
-    output: str = Field(min_length=1, description="Folder for the labels.")
+    words: tuple[str, ...] = Field(
+        min_length=1,
+        title="Words",
+        description="What to label: one word or a short phrase, or several with commas.",
+    )
+    output: str = Field(min_length=1, title="Output", description="Folder for the labels.")
 
 
 class BatchPreview(Message):

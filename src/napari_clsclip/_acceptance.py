@@ -104,13 +104,34 @@ def accept(
             f"'{plane.image}' {plane.index.shape} that are on screen. Choose the image that they "
             "belong to (in the Segment tab), at the resolution at which it was segmented."
         )
+    return acceptance_of(layer, np.array(plane.index.view(layer.data)), plane, words, predicted)
+
+
+def acceptance_of(
+    layer: Labels,
+    ids: NDArray[Any],
+    plane: Plane,
+    words: Sequence[str],
+    predicted: Sequence[PlaneIndex] = (),
+) -> Acceptance:
+    """Take a plane of a label layer as right, also one that is not on screen.
+
+    Parameters
+    ----------
+    layer : Labels
+        Says of what words and objects its ids are.
+    ids : ndarray of int, shape (H, W)
+        Of that plane; not copied.
+    plane, words, predicted
+        See :func:`accept`.
+    """
     made = layer.metadata.get(METADATA_KEY, {})
     own = tuple(made.get("words", words))
     where = plane.placement
     shown = list(plane.index.displayed)
     return Acceptance(
         plane,
-        np.array(plane.index.view(layer.data)),
+        ids,
         str(layer.name),
         own,
         _classes_of_objects(layer, own) if "objects" in made else None,

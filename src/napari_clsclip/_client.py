@@ -7,27 +7,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 import httpx
 from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
 
 from clsclip.errors import (
-    AuthenticationError,
     BackendError,
-    BackendUnreachableError,
     CancelledError,
     ClsClipError,
     InvalidRequestError,
     NotFoundError,
-    error_from_code,
 )
 from clsclip.segmentation import Segmentation
 from clsclip.wire import (
-    API_PREFIX,
     NPZ_MEDIA_TYPE,
-    ErrorAnswer,
     HealthReport,
     ModelInfo,
     ModelList,
@@ -46,16 +40,11 @@ from clsclip.wire_annotations import (
 )
 from clsclip.wire_ranking import Embeddings, ImageGain
 from clsclip.wire_training import Activation, Training, TrainingList, TrainingRequest, VersionList
-from napari_clsclip._transport import checked_url, transport, transport_errors
-
-CONNECT_SECONDS: Final = 5.0
-"""How long a machine may take to accept a connection."""
+from napari_clsclip._backend_calls import BackendCalls, answer_within
+from napari_clsclip._batch_routes import BatchRoutes
 
 ANSWER_SECONDS: Final = 15.0
 """How long a backend may take to answer what it answers at once."""
-
-SEND_SECONDS: Final = 60.0
-"""How long the network may accept no further byte of an image."""
 
 KEEP_SECONDS: Final = 120.0
 """How long a backend may take to write an annotation to disk."""
@@ -63,14 +52,12 @@ KEEP_SECONDS: Final = 120.0
 BEGIN_SECONDS: Final = 120.0
 """How long a backend may take to gather what a training needs, and to begin it."""
 
-_BEGIN: Final = httpx.Timeout(BEGIN_SECONDS, connect=CONNECT_SECONDS, write=SEND_SECONDS)
-_PATIENT: Final = httpx.Timeout(None, connect=CONNECT_SECONDS, write=SEND_SECONDS)
+_BEGIN: Final = answer_within(BEGIN_SECONDS)
+_PATIENT: Final = answer_within(None)
 _CHUNK: Final = 2**20
 _META_BYTES: Final = 2**20
 _CANCEL_SECONDS: Final = 2.0
 _CANCEL_AGAIN_SECONDS: Final = 0.05
-
-_M = TypeVar("_M", bound=BaseModel)
 
 
 class Client:
@@ -85,6 +72,11 @@ class Client:
     answer_seconds : float
         How long the backend may take to answer anything but :meth:`segment`.
 
+    Attributes
+    ----------
+    batches : BatchRoutes
+        What it asks about labelling folders.
+
     Raises
     ------
     InvalidConfigError
@@ -94,19 +86,9 @@ class Client:
     """
 
     def __init__(self, url: str, token: str, *, answer_seconds: float = ANSWER_SECONDS) -> None:
-        self.url = checked_url(url)
-        token = token.strip()
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise AuthenticationError(
-                "The token is empty or holds characters that no token has. "
-                "Copy the one that the backend printed when it started."
-            )
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=httpx.Timeout(answer_seconds, connect=CONNECT_SECONDS, write=SEND_SECONDS),
-            transport=transport(httpx.URL(self.url)),
-        )
+        self._calls = BackendCalls(url, token, answer_seconds)
+        self.url: Final = self._calls.url
+        self.batches: Final = BatchRoutes(self._calls)
         self._lock = threading.Lock()
         self._unfinished: dict[str, threading.Event] = {}
 
@@ -127,7 +109,7 @@ class Client:
             # A backend that cannot be reached has nothing left to cancel.
             with suppress(ClsClipError):
                 self.cancel(request_id)
-        self._http.close()
+        self._calls.close()
 
     def health(self) -> HealthReport:
         """State of the backend; answered also while a segmentation runs.
@@ -137,11 +119,11 @@ class Client:
         BackendUnreachableError, AuthenticationError, BackendError
             The last if something else answers, or another version that cannot be understood.
         """
-        return self._read(HealthReport, self._call("GET", "/health"))
+        return self._calls.ask(HealthReport, "GET", "/health")
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Models that a request may name; the default one comes first."""
-        return self._read(ModelList, self._call("GET", "/models")).models
+        return self._calls.ask(ModelList, "GET", "/models").models
 
     def window(self, model: str) -> ModelWindow:
         """How much of an image a model looks at at once.
@@ -150,7 +132,7 @@ class Client:
         ------
         UnknownModelError, CheckpointError
         """
-        return self._read(ModelWindow, self._call("GET", "/window", params={"model": model}))
+        return self._calls.ask(ModelWindow, "GET", "/window", params={"model": model})
 
     def segment(
         self, image: NDArray[Any], request: SegmentRequest, request_id: str
@@ -188,7 +170,7 @@ class Client:
 
         Parameters and errors are those of :meth:`segment`.
         """
-        return self._read(ImageGain, self._post_image("/gain", image, request, request_id))
+        return self._calls.read(ImageGain, self._post_image("/gain", image, request, request_id))
 
     def embeddings(self, model: str, request_id: str) -> Embeddings:
         """What the newest accepted images look like to a model, however long it takes.
@@ -208,8 +190,9 @@ class Client:
         """
         asked = {"request_id": request_id, "model": model}
         with self._in_progress(request_id):
-            answer = self._call("GET", "/annotations/embeddings", params=asked, timeout=_PATIENT)
-        return self._read(Embeddings, answer)
+            return self._calls.ask(
+                Embeddings, "GET", "/annotations/embeddings", params=asked, timeout=_PATIENT
+            )
 
     def accept(self, correction: Correction, replaces: str = "") -> Annotation:
         """Keep what a person accepted. It survives a crash once this returns.
@@ -228,14 +211,14 @@ class Client:
             Whatever else the backend sends; nothing was kept then.
         """
         body = encode_correction(correction, replaces)
-        answer = self._call(
+        return self._calls.ask(
+            Annotation,
             "POST",
             "/annotations",
             content=body,
             headers={"Content-Type": NPZ_MEDIA_TYPE},
-            timeout=httpx.Timeout(KEEP_SECONDS, connect=CONNECT_SECONDS, write=SEND_SECONDS),
+            timeout=answer_within(KEEP_SECONDS),
         )
-        return self._read(Annotation, answer)
 
     def annotations(
         self, word: str = "", *, offset: int = 0, limit: int = LIST_LIMIT
@@ -250,11 +233,11 @@ class Client:
             Which part of the list; ``limit`` is at most ``LIST_LIMIT``.
         """
         asked = {"word": word, "offset": offset, "limit": limit}
-        return self._read(AnnotationList, self._call("GET", "/annotations", params=asked))
+        return self._calls.ask(AnnotationList, "GET", "/annotations", params=asked)
 
     def trainings(self) -> TrainingList:
         """All trainings, the newest first, without their curves."""
-        return self._read(TrainingList, self._call("GET", "/trainings"))
+        return self._calls.ask(TrainingList, "GET", "/trainings")
 
     def training(self, name: str) -> Training:
         """How one training stands, with its curve.
@@ -264,7 +247,7 @@ class Client:
         NotFoundError
             If there is none of this name.
         """
-        return self._read(Training, self._call("GET", f"/trainings/{name}"))
+        return self._calls.ask(Training, "GET", f"/trainings/{name}")
 
     def begin_training(self, request: TrainingRequest) -> Training:
         """Begin to learn from what was accepted; it goes on without this client.
@@ -274,28 +257,19 @@ class Client:
         ClsClipError
             Whatever the backend sends, e.g. because another training runs.
         """
-        return self._read(
-            Training,
-            self._call(
-                "POST",
-                "/trainings",
-                content=request.model_dump_json(),
-                headers={"Content-Type": "application/json"},
-                timeout=_BEGIN,
-            ),
-        )
+        return self._calls.send(Training, "POST", "/trainings", request, timeout=_BEGIN)
 
     def resume_training(self, name: str) -> Training:
         """Let an interrupted training go on from its last checkpoint; as :meth:`begin_training`."""
-        return self._read(Training, self._call("POST", f"/trainings/{name}/resume", timeout=_BEGIN))
+        return self._calls.ask(Training, "POST", f"/trainings/{name}/resume", timeout=_BEGIN)
 
     def cancel_training(self, name: str) -> Training:
         """Ask a training to end with what is best so far; it may take a moment until it has."""
-        return self._read(Training, self._call("DELETE", f"/trainings/{name}"))
+        return self._calls.ask(Training, "DELETE", f"/trainings/{name}")
 
     def versions(self) -> VersionList:
         """The versions of the models, and which of them is the active one."""
-        return self._read(VersionList, self._call("GET", "/versions"))
+        return self._calls.ask(VersionList, "GET", "/versions")
 
     def activate(self, name: str) -> VersionList:
         """Make a version the one that is used unless another one is named.
@@ -305,20 +279,12 @@ class Client:
         NotFoundError
             If there is none of this name.
         """
-        return self._read(
-            VersionList,
-            self._call(
-                "PUT",
-                "/versions/active",
-                content=Activation(name=name).model_dump_json(),
-                headers={"Content-Type": "application/json"},
-            ),
-        )
+        return self._calls.send(VersionList, "PUT", "/versions/active", Activation(name=name))
 
     def progress(self, request_id: str) -> Progress | None:
         """How far a request is; None if it has not arrived yet or has ended."""
         try:
-            return self._read(Progress, self._call("GET", f"/segment/{request_id}"))
+            return self._calls.ask(Progress, "GET", f"/segment/{request_id}")
         except NotFoundError:
             return None
 
@@ -330,7 +296,7 @@ class Client:
         deadline = time.monotonic() + _CANCEL_SECONDS
         while True:
             try:
-                self._call("DELETE", f"/segment/{request_id}")
+                self._calls.call("DELETE", f"/segment/{request_id}")
                 return
             except NotFoundError:
                 # It has ended, or this call has overtaken it on the way.
@@ -343,7 +309,7 @@ class Client:
     ) -> httpx.Response:
         with self._in_progress(request_id) as cancelled:
             body = encode_segment_request(image, request)
-            return self._call(
+            return self._calls.call(
                 "POST",
                 path,
                 params={"request_id": request_id},
@@ -363,31 +329,6 @@ class Client:
             yield cancelled
         finally:
             del self._unfinished[request_id]
-
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        if self._http.is_closed:
-            raise BackendUnreachableError(f"The connection to {self.url} has been closed.")
-        with transport_errors(method, self.url):
-            answer = self._http.request(method, f"{API_PREFIX}{path}", **options)
-        if answer.is_success:
-            return answer
-        try:
-            fault = ErrorAnswer.model_validate_json(answer.content).error
-        except ValidationError:
-            raise BackendError(
-                f"{self.url} answers with status {answer.status_code} and not as a backend of "
-                "napari-clsclip would. Check the address; another program may listen there."
-            ) from None
-        raise error_from_code(fault.code, fault.message)
-
-    def _read(self, model: type[_M], answer: httpx.Response) -> _M:
-        try:
-            return model.model_validate_json(answer.content)
-        except ValidationError as error:
-            raise BackendError(
-                f"{self.url} does not answer as this version of napari-clsclip expects. Check "
-                "the address, and install the same version here and on the backend's machine."
-            ) from error
 
 
 def _chunks(body: bytes, cancelled: threading.Event) -> Iterator[bytes]:

@@ -7,20 +7,19 @@ from datetime import datetime
 from typing import Final
 
 from napari.components import ViewerModel
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QFrame, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
 from clsclip.config import MAX_WORDS
-from clsclip.wire_training import Training
 from napari_clsclip._accept_row import AcceptRow
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._message import Message
+from napari_clsclip._learning import Learning
+from napari_clsclip._message import FailureNotice, Message
 from napari_clsclip._next_row import NextRow
+from napari_clsclip._scrolled import scrolled
 from napari_clsclip._segment_tab import SegmentTab
 from napari_clsclip._supervisor import BackendState
 from napari_clsclip._training_form import TrainingForm
-from napari_clsclip._training_job import Learning
 from napari_clsclip._training_panel import TrainingPanel
 from napari_clsclip._training_watch import TrainingWatch
 from napari_clsclip._training_words import headline
@@ -55,8 +54,8 @@ class LearnTab(QWidget):
     ) -> None:
         super().__init__()
         self._model = segment_tab.model
-        self._running = ""
         self.message = Message()
+        self._failure = FailureNotice(self.message)
         self.accept_row = AcceptRow(viewer, connection, segment_tab, self.message)
         self.next_row = NextRow(viewer, connection, segment_tab, self.message)
         self.form = TrainingForm()
@@ -109,23 +108,16 @@ class LearnTab(QWidget):
         if learning is not None:
             ordering = bool(self.watch.ordering)
             shown, versions = learning.shown, learning.versions
-            self._tell_failure(shown)
+            if shown is not None:
+                told = f"{headline(shown)}. {shown.reason}"
+                self._failure.look(shown.name, shown.state, told)
             ending = self.watch.ending
             self.panel.show_training(shown, versions, ordering=ordering, ending=ending)
             self.versions.show_versions(versions, learning.trainings, ordering=ordering)
-            made = next((v for v in versions.versions if v.name == versions.active), None)
-            self._model.offer_versions(versions, "" if made is None else made.parent)
+            self._model.offer_versions(versions)
         for widget in (self._versions_title, self.versions):
             widget.setVisible(learning is not None)
         self._offer_words()
-
-    def _tell_failure(self, shown: Training | None) -> None:
-        """Say that a training failed that ran when it was last looked at."""
-        if shown is not None and shown.name == self._running and shown.state == "failed":
-            self.message.show_error(f"{headline(shown)}. {shown.reason}")
-        self._running = ""
-        if shown is not None and shown.state == "running":
-            self._running = shown.name
 
     def _offer_words(self) -> None:
         stored = self.accept_row.stored
@@ -169,21 +161,11 @@ class LearnTab(QWidget):
         return ""
 
     def _lay_out(self) -> None:
-        content = QWidget()
-        parts = QVBoxLayout(content)
-        parts.setContentsMargins(0, 0, _GAP // 2, 0)  # to the scroll bar
-        parts.setSpacing(_GAP)
-        for widget in (
+        parts = (
             self.accept_row, self.next_row, self.panel, self.form, self._versions_title,
             self.versions,
-        ):  # fmt: skip
-            parts.addWidget(widget)
-        parts.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(content)
+        )  # fmt: skip
+        scroll = scrolled(parts, _GAP)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll)
         layout.addWidget(self.message)

@@ -11,6 +11,33 @@ from qtpy.QtWidgets import QLabel
 ERROR_COLOR: Final = "#ff6b5e"
 
 
+class FailureNotice:
+    """Says once that something failed which ran when it was last looked at.
+
+    Parameters
+    ----------
+    message : Message
+        Where it is said.
+    """
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._running = ""
+
+    def look(self, name: str, state: str, words: str) -> None:
+        """Take how it stands now.
+
+        Parameters
+        ----------
+        name, state : str
+        words : str
+            What to say if it has failed.
+        """
+        if name == self._running and state == "failed":
+            self._message.show_error(words)
+        self._running = name if state == "running" else ""
+
+
 class Message(QLabel):
     """Text that wraps and can be selected; errors in red, and as a notification of napari."""
 

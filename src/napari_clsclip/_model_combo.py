@@ -40,15 +40,10 @@ class ModelCombo(QComboBox):
         self._models = status.models
         self._list()
 
-    def offer_versions(self, versions: VersionList, parent: str = "") -> None:
+    def offer_versions(self, versions: VersionList) -> None:
         """List versions before the other models, and show the active one if it is another now.
 
-        Parameters
-        ----------
-        versions : VersionList
-        parent : str
-            Version that the active one was made from. Who has chosen it by hand wants what it has
-            become.
+        Who has chosen by hand the version that it was made from wants what it has become.
         """
         self._versions = tuple(
             ModelInfo(
@@ -61,7 +56,8 @@ class ModelCombo(QComboBox):
         )
         self._list()
         if versions.active != self._followed:
-            if self.name in (self._followed, parent):
+            made = next((v for v in versions.versions if v.name == versions.active), None)
+            if self.name in (self._followed, "" if made is None else made.parent):
                 self.setCurrentText(versions.active)
             self._followed = versions.active
 

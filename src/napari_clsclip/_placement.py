@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari.components import Dims
-    from napari.layers import Image, Layer
+    from napari.layers import Image, Labels, Layer
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,20 @@ class Placement:
         """Place an array whose first pixel is the one at ``offset`` (N numbers, in pixels)."""
         return replace(self, translate=self.translate + self._linear() @ offset)
 
+    def last_axes(self, count: int) -> Placement:
+        """Where an array of the last axes lies; what is done with the others has no part in it."""
+        first = len(self.scale) - count
+        shear = self._shear()[first:, first:]
+        return Placement(
+            scale=self.scale[first:],
+            translate=self.translate[first:],
+            rotate=self.rotate[first:, first:],
+            shear=shear[np.triu_indices(count, 1)],
+            affine=self.affine[first:, first:],
+            units=self.units[first:],
+            axis_labels=self.axis_labels[first:],
+        )
+
     def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Find the pixels (not rounded) of points in the world, both of shape (n, N)."""
         linear, shift = self.affine[:-1, :-1], self.affine[:-1, -1]
@@ -59,18 +73,21 @@ class Placement:
         return np.asarray(np.linalg.solve(self._linear(), own).T, dtype=np.float64)
 
     def _linear(self) -> NDArray[np.float64]:
-        shear = np.eye(len(self.scale))
-        shear[np.triu_indices(len(self.scale), 1)] = self.shear
-        linear: NDArray[np.float64] = self.rotate @ shear @ np.diag(self.scale)
+        linear: NDArray[np.float64] = self.rotate @ self._shear() @ np.diag(self.scale)
         return linear
 
+    def _shear(self) -> NDArray[np.float64]:
+        shear = np.eye(len(self.scale))
+        shear[np.triu_indices(len(self.scale), 1)] = self.shear
+        return shear
 
-def placement_of(layer: Image, downsampling: NDArray[np.float64]) -> Placement:
+
+def placement_of(layer: Image | Labels, downsampling: NDArray[np.float64]) -> Placement:
     """Where the pixels of a resolution level lie.
 
     Parameters
     ----------
-    layer : Image
+    layer : Image or Labels
         With N axes.
     downsampling : ndarray of float, shape (N,)
         Pixels of the finest level per pixel of this one.

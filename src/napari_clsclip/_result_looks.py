@@ -77,16 +77,25 @@ def metadata(
     objects: InstanceSettings | None,
 ) -> dict[str, Any]:
     """How a layer was made, in plain types, so that it can be written as JSON."""
-    about = {
-        "words": list(segmentation.words),
-        "model": segmentation.model,
-        "model_version": segmentation.model_version,
-        "threshold": threshold,
-        "zooms": list(segmentation.zooms),
-        "image": plane.image,
+    found = segmentation
+    return {
+        **about_labels(found.words, found.model, threshold, plane.image, objects),
+        "model_version": found.model_version,
+        "zooms": list(found.zooms),
     }
+
+
+def about_labels(
+    words: Sequence[str],
+    model: str,
+    threshold: float,
+    image: str,
+    objects: InstanceSettings | None,
+) -> dict[str, Any]:
+    """What is known of all labels that the plugin shows, also of those read from a file."""
+    about = {"words": list(words), "model": model, "threshold": threshold, "image": image}
     if objects is None:
-        return {**about, "classes": dict(enumerate(segmentation.words, start=1))}
+        return {**about, "classes": dict(enumerate(words, start=1))}
     return {**about, "objects": objects.model_dump()}
 
 

@@ -11,7 +11,6 @@ from napari.layers import Image, Labels, Shapes
 from napari.utils import cancelable_progress
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
-    QCheckBox,
     QFormLayout,
     QHBoxLayout,
     QPushButton,
@@ -20,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QLabeledDoubleSlider
 
-from clsclip.config import DEFAULT_THRESHOLD, InstanceSettings
+from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.errors import (
     BackendDiedError,
     CancelledError,
@@ -48,6 +47,7 @@ from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
 from napari_clsclip._segment_job import SegmentJob
+from napari_clsclip._setting_fields import objects_box
 from napari_clsclip._summary import classes_found, objects_found, regions_used, waiting_words
 from napari_clsclip._supervisor import BackendStatus
 from napari_clsclip._words_edit import WordsEdit
@@ -105,9 +105,7 @@ class SegmentTab(QWidget):
         self.model, self.zoom = self.options.model, self.options.zoom
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
-        instances = InstanceSettings.model_fields["instances"]
-        self.objects = QCheckBox(instances.title or "")
-        self.objects.setToolTip(instances.description or "")
+        self.objects = objects_box()
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.threshold.setRange(0.01, 1.0)
         self.threshold.setSingleStep(0.01)  # type: ignore[arg-type]  # superqt hints int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -72,9 +72,11 @@ class UnsavedCorrections:
         self.offers: Final[list[Offer]] = []
         self._results: weakref.ref[ResultLayers] | None = None
         self._watched: weakref.WeakKeyDictionary[Labels, _Watched] = weakref.WeakKeyDictionary()
+        self._read: weakref.WeakKeyDictionary[Labels, Callable[[], Image | None]]
+        self._read = weakref.WeakKeyDictionary()
         viewer.layers.events.inserted.connect(self._take_inserted)
         viewer.layers.events.removed.connect(self._take_removed)
-        on_save(self._take_saved)
+        on_save(self.let_go)
         for layer in viewer.layers:
             self._watch(layer)
 
@@ -107,7 +109,12 @@ class UnsavedCorrections:
             watched.unsaved.discard(index.position)
             self._mark_or_end(layer, watched)
 
-    def _take_saved(self, layers: Sequence[Layer]) -> None:
+    def keep_whole(self, layer: Labels, image: Image | None) -> None:
+        """Keep all of a layer once it is corrected: its labels were read from a file."""
+        self._read[layer] = (lambda: None) if image is None else weakref.ref(image)
+
+    def let_go(self, layers: Sequence[Layer]) -> None:
+        """Note that the corrections of layers are safe elsewhere, or not wanted."""
         for layer in layers:
             watched = self._watched.get(layer)
             if watched is not None:
@@ -191,6 +198,8 @@ class UnsavedCorrections:
         for index in self._known(layer):
             for tile in _tiles_of(index):
                 (first if tile.position in watched.unsaved else later).add(tile)
+        if layer in self._read:
+            later.update(tiles_in([slice(0, n) for n in layer.data.shape]))
         self._mark(layer, watched, first, later=later)
 
     def _take_undo(self, event: Any) -> None:
@@ -272,10 +281,11 @@ class UnsavedCorrections:
 
     def _know_image(self, layer: Labels, watched: _Watched) -> None:
         results, viewer = None if self._results is None else self._results(), self._viewer()
-        image = None if results is None else results.image(layer)
-        if image is None or viewer is None or results is None:
+        read = self._read.get(layer)
+        image = read() if read else None if results is None else results.image(layer)
+        if image is None or viewer is None:
             return
-        level = results.level(layer) or 0
+        level = 0 if results is None else results.level(layer) or 0
         watched.image = about_image(image, viewer, level)
         source = image_array(image, level)
         watched.entry.fingerprint = partial(fingerprint, source, watched.image.index)

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection, shared_connection
 from napari_clsclip._learn_tab import LearnTab
 from napari_clsclip._segment_tab import SegmentTab
@@ -50,14 +51,21 @@ class ClsClipWidget(QWidget):
         self.status_line = BackendStatusLine(connection)
         self.segment_tab = SegmentTab(viewer, connection)
         self.learn_tab = LearnTab(viewer, connection, self.segment_tab)
+        self.batch_tab = BatchTab(viewer, connection)
         unsaved, results = unsaved_corrections(viewer), self.segment_tab.results
         unsaved.follow(results)
         self.learn_tab.accept_row.accepted.connect(unsaved.accepted)
+        self.learn_tab.watch.changed.connect(self._offer_versions)
+        review = self.batch_tab.review
+        review.opened.connect(unsaved.keep_whole)
+        review.safe.connect(lambda layer: unsaved.let_go([layer]))
+        review.teaching.kept.connect(self.learn_tab.accept_row.refresh)
         self.unsaved_bar = UnsavedBar(viewer, results, unsaved)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.addTab(self.segment_tab, "Segment")
         self.tabs.addTab(self.learn_tab, "Learn")
+        self.tabs.addTab(self.batch_tab, "Batch")
         layout = QVBoxLayout(self)
         layout.addWidget(self.status_line)
         layout.addWidget(self.unsaved_bar)
@@ -68,6 +76,11 @@ class ClsClipWidget(QWidget):
     def reset_choices(self) -> None:
         """Offer the images that are open now; napari calls it when the layers change."""
         self.segment_tab.reset_choices()
+
+    def _offer_versions(self) -> None:
+        learning = self.learn_tab.watch.learning
+        if learning is not None:
+            self.batch_tab.form.model.offer_versions(learning.versions)
 
 
 class BackendStatusLine(QWidget):

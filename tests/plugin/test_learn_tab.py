@@ -13,15 +13,15 @@ from napari.components import ViewerModel
 from napari.utils.notifications import notification_manager
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QCheckBox, QLabel, QPushButton
+from qtpy.QtWidgets import QCheckBox
 
 from clsclip.errors import BusyError, FileError
-from napari_clsclip import _training_watch, _widget
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._curve import IOU_COLOR, LOSS_COLOR, OLD_COLOR
 from napari_clsclip._learn_tab import LearnTab
-from napari_clsclip._supervisor import RemoteAddress
 from napari_clsclip._widget import ClsClipWidget
+from often_asked import often_asked
+from shown_texts import cut_off
 from stub_backend import Reply
 from stub_training import BEGUN, TrainingStub, annotation, training
 
@@ -45,13 +45,7 @@ def connection(
     stub: TrainingStub, monkeypatch: pytest.MonkeyPatch, qapp: object
 ) -> Iterator[BackendConnection]:
     """The shared connection is one to the server, which is asked often."""
-    connection = BackendConnection(RemoteAddress(stub.url, "token"))
-    monkeypatch.setattr(_widget, "shared_connection", lambda: connection)
-    monkeypatch.setattr(_training_watch, "RUNNING_MILLISECONDS", 50)
-    monkeypatch.setattr(_training_watch, "IDLE_MILLISECONDS", 100)
-    yield connection
-    connection.stop()
-    notification_manager.records.clear()
+    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture
@@ -372,16 +366,3 @@ def test_nothing_is_cut_off_and_the_curve_is_drawn_in_any_theme(
     qtbot.wait(50)
     assert cut_off(tab) == []
     assert widget.width() < 360
-
-
-def cut_off(tab: LearnTab) -> list[str]:
-    """Texts that are on screen, but not as a whole."""
-    found = []
-    for label in tab.findChildren(QLabel):
-        needed = label.heightForWidth(label.width()) if label.wordWrap() else 0
-        if label.isVisible() and label.height() < max(needed, label.fontMetrics().height()):
-            found.append(label.text())
-    for button in (*tab.findChildren(QPushButton), *tab.findChildren(QCheckBox)):
-        if button.isVisible() and button.width() < button.minimumSizeHint().width():
-            found.append(button.text())
-    return found

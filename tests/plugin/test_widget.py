@@ -94,7 +94,9 @@ def test_form_begins_with_the_defaults(dock: Callable) -> None:
     assert tab.words.placeholderText() == "nucleus, cell"
     assert tab.segment_button.isEnabled()
     assert not tab.cancel_button.isEnabled()
-    assert [widget.tabs.tabText(i) for i in range(widget.tabs.count())] == ["Segment", "Learn"]
+    assert [widget.tabs.tabText(i) for i in range(widget.tabs.count())] == [
+        "Segment", "Learn", "Batch",
+    ]  # fmt: skip
 
 
 def test_help_texts_are_those_of_the_settings(dock: Callable) -> None:

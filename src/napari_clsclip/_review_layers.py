@@ -1,0 +1,181 @@
+"""The layers of a file that is open for review: image and labels, as the Segment tab shows them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer
+from numpy.typing import NDArray
+
+from clsclip.config import InstanceSettings
+from clsclip.errors import InvalidImageError
+from napari_clsclip._acceptance import Acceptance, acceptance_of
+from napari_clsclip._layers import PlaneIndex, plane_at
+from napari_clsclip._placement import placement_of
+from napari_clsclip._result_looks import METADATA_KEY, about_labels, new_layer
+from napari_clsclip._review_files import Reviewed
+
+_TOO_LARGE = (
+    "These labels are too large to be corrected here: napari cannot paint in them. They can be "
+    "accepted as they are."
+)
+
+
+@dataclass(eq=False)
+class ReviewLayers:
+    """What was added to the viewer for one file.
+
+    Attributes
+    ----------
+    others : tuple of Layer
+        What napari's reader made of the image file.
+    labels : Labels
+    image : Image or None
+        The one of ``others`` on whose pixels the labels lie; None if none fits.
+    note : str
+        What the user should know, if anything.
+    """
+
+    others: tuple[Layer, ...]
+    labels: Labels
+    image: Image | None
+    note: str
+
+    def close(self, viewer: ViewerModel) -> None:
+        """Remove them, as far as they are still there."""
+        for layer in (self.labels, *self.others):
+            if layer in viewer.layers:
+                viewer.layers.remove(layer)
+
+    def acceptances(
+        self, words: tuple[str, ...], ids: NDArray[Any], positions: list[tuple[int, ...]]
+    ) -> list[Acceptance]:
+        """Planes of the labels as examples to learn from.
+
+        Parameters
+        ----------
+        words : tuple of str
+        ids : ndarray of int, shape of the labels
+            What was accepted; not copied.
+        positions : list of tuples of int
+            Which planes.
+
+        Raises
+        ------
+        InvalidImageError
+            If the image has other axes than the labels.
+        """
+        image = self.image
+        shape = tuple(ids.shape)
+        if image is None or tuple(map(int, image.level_shapes[0])) != shape:
+            raise InvalidImageError(
+                f"The labels of shape {shape} cannot be kept as an example: the image does not "
+                "open with that shape."
+            )
+        axes = (len(shape) - 2, len(shape) - 1)
+        made = []
+        for position in positions:
+            index = PlaneIndex((*position, slice(None), slice(None)), axes, shape)
+            plane = plane_at(image, index, 0)
+            made.append(acceptance_of(self.labels, ids[position], plane, words))
+        return made
+
+
+def open_layers(
+    viewer: ViewerModel, reviewed: Reviewed, before: ReviewLayers | None
+) -> ReviewLayers:
+    """Open a file and its labels instead of those of another one.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    reviewed : Reviewed
+    before : ReviewLayers, optional
+        Closed once the new image is open. Brush and mode are taken over.
+
+    Raises
+    ------
+    InvalidImageError
+        If napari cannot open the image; what was open stays.
+    """
+    others = _opened(viewer, Path(reviewed.file.file))
+    try:
+        labels, image, note = _labels(viewer, reviewed, others)
+    except BaseException:
+        for layer in others:
+            viewer.layers.remove(layer)
+        raise
+    new = ReviewLayers(tuple(others), labels, image, note)
+    if before is not None:
+        before.close(viewer)
+    if labels not in viewer.layers:
+        viewer.add_layer(labels)
+    viewer.layers.selection.active = labels
+    if before is None or _extent(before.labels) != _extent(labels):
+        viewer.reset_view()
+    if before is not None and reviewed.labels is not None:
+        labels.brush_size = before.labels.brush_size
+        labels.mode = before.labels.mode
+    return new
+
+
+def _opened(viewer: ViewerModel, file: Path) -> list[Layer]:
+    try:
+        return list(viewer.open(str(file), stack=False))
+    except Exception as error:  # readers are other people's code
+        raise InvalidImageError(f"'{file}' cannot be opened ({error}).") from error
+
+
+def _labels(
+    viewer: ViewerModel, reviewed: Reviewed, others: list[Layer]
+) -> tuple[Labels, Image | None, str]:
+    request, ids = reviewed.batch.request, reviewed.painted
+    images = [layer for layer in others if isinstance(layer, Image)]
+    if ids is None:
+        return _from_zarr(viewer, Path(reviewed.file.labels), others), None, _TOO_LARGE
+    image = next((each for each in images if _tail(each, ids.ndim) == ids.shape), None)
+    note = ""
+    if image is None:
+        opened = " and ".join(str(tuple(each.level_shapes[0])) for each in images) or "no image"
+        note = (
+            f"The labels have the shape {ids.shape}, but napari opens the image as {opened}: they "
+            "may not lie on it, and cannot be kept as an example."
+        )
+    lies_on = Labels(np.zeros((1,) * ids.ndim, np.uint8)) if image is None else image
+    placement = placement_of(lies_on, np.ones(lies_on.ndim)).last_axes(ids.ndim)
+    layer = new_layer(ids, placement, request.words, reviewed.features)
+    objects = InstanceSettings(
+        instances=True, min_area=request.min_area, min_certainty=request.min_certainty
+    )
+    layer.metadata[METADATA_KEY] = about_labels(
+        request.words,
+        request.model,
+        request.threshold,
+        Path(reviewed.file.file).name,
+        objects if request.instances else None,
+    )
+    return layer, image, note
+
+
+def _from_zarr(viewer: ViewerModel, folder: Path, others: list[Layer]) -> Labels:
+    """Labels that are read as they come into view; nobody can paint in them."""
+    try:
+        added = viewer.open(str(folder), stack=False, layer_type="labels", plugin="napari")
+    except Exception as error:
+        raise InvalidImageError(f"'{folder}' cannot be opened ({error}).") from error
+    others += added[1:]
+    layer: Labels = added[0]
+    layer.editable = False
+    return layer
+
+
+def _tail(image: Image, ndim: int) -> tuple[int, ...]:
+    return tuple(map(int, image.level_shapes[0][-ndim:]))
+
+
+def _extent(layer: Labels) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    return tuple(map(int, layer.level_shapes[0])), tuple(map(float, layer.scale))
