@@ -94,19 +94,21 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
     images = repeated(args.data, folder / "images", args.images)
     arrays = [read_image(image.file) for image in images]
     label(predictor, images[:1], args.word, folder / "warm", args.zoom)
-    bare, run = [], []
+    bare, run, cpu = [], [], []
     for k in range(args.repeats):
-        started = time.perf_counter()
+        started, cpu_before = time.perf_counter(), time.process_time()
         for array in arrays:
             predictor.segment(array, [args.word], zoom=args.zoom)
         bare.append(time.perf_counter() - started)
+        cpu_between = time.process_time()
         run.append(label(predictor, images, args.word, folder / f"out{k}", args.zoom)[0])
+        cpu.append((cpu_between - cpu_before) / (time.process_time() - cpu_between))
         print(f"bare {bare[-1]:.1f} s, folder {run[-1]:.1f} s, ratio {bare[-1] / run[-1]:.3f}")
     for name, seconds in (("bare predictor", bare), ("folder", run)):
         print(f"{name}: {len(images) / median(seconds):.2f} images/s (median of {len(seconds)})")
     ratios = [one / other for one, other in zip(bare, run, strict=True)]
     print(f"throughput of the folder: {median(bare) / median(run):.3f} of the bare predictor's")
-    print(f"median of the ratios: {median(ratios):.3f}")
+    print(f"median of the ratios: {median(ratios):.3f}, of those of CPU time: {median(cpu):.3f}")
 
 
 def remember(args: argparse.Namespace, folder: Path) -> None:
