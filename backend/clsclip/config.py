@@ -302,6 +302,13 @@ class BackendSettings(DeviceSettings, StoreSettings):
         title="Preload",
         description="Model to load before the first request, so that it is answered sooner.",
     )
+    training_processes: int = Field(
+        1,
+        title="Training processes",
+        description="Processes that train together when a person presses Learn: as many as there "
+        "are GPUs for it.",
+        ge=1,
+    )
     exit_with_parent: bool = Field(
         False,
         title="Exit with parent",

@@ -1,11 +1,10 @@
-"""Several processes that train together. Here without GPUs, where torchrun starts them."""
+"""Several processes that train together, as the backend starts them; here without GPUs."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +16,21 @@ from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.errors import DeviceError
 from clsclip.model.report import REPORT_FILE
+from clsclip.service.training_processes import train_command
 from clsclip.training.distributed import alone, process_group
 from clsclip.training.loop import DivergedError
 from two_processes import STEPS, batch, weights_after_training
 
 TESTS = Path(__file__).parents[1]
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+_COMMAND = train_command(2)
+LAUNCHER = _COMMAND[: _COMMAND.index("--module")]
 
 
 def launch(*command: str) -> str:
     """What two processes said."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     found = subprocess.run(
-        [*LAUNCH, *command], env=environment, check=False, capture_output=True, text=True,
+        [*LAUNCHER, *command], env=environment, check=False, capture_output=True, text=True,
         timeout=300,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-3000:]
@@ -88,6 +89,11 @@ def test_what_one_process_does_is_not_done_by_several(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["bundle", "--model=x", "--output=y"]) == 2
     assert "works in one process" in capsys.readouterr().err
+
+
+def test_one_process_needs_no_launcher() -> None:
+    assert train_command(1)[-2:] == ("-m", "clsclip.cli.train")
+    assert _COMMAND[-2:] == ("--module", "clsclip.cli.train")
 
 
 def test_one_process_agrees_with_itself() -> None:

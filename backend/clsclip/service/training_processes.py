@@ -47,6 +47,9 @@ from clsclip.words import canonical
 COMMAND: Final = (sys.executable, "-P", "-m", "clsclip.cli.train")
 """What runs a training; arguments of ``napari-clsclip-train`` follow."""
 
+LAUNCHER: Final = (sys.executable, "-P", "-m", "torch.distributed.run", "--standalone")
+"""What starts several processes on this machine that train together."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,11 +61,12 @@ class TrainingProcesses:
     settings : BackendSettings
     command : sequence of str, optional
         What runs a training, before the arguments of ``napari-clsclip-train``; by default
-        :data:`COMMAND`.
+        :func:`train_command`.
     """
 
     def __init__(self, settings: BackendSettings, command: Sequence[str] | None = None) -> None:
-        self._settings, self._command = settings, tuple(command or COMMAND)
+        self._settings = settings
+        self._command = tuple(command or train_command(settings.training_processes))
         self._processes = RunProcesses("training", LOG_FILE, settle_or_warn)
 
     def look(self) -> None:
@@ -188,6 +192,13 @@ class TrainingProcesses:
         url = database_url(self._settings.database)
         same = str(store_folder(self._settings.store).absolute()) == record.store
         return {DATABASE_VARIABLE: url if same else ""}
+
+
+def train_command(processes: int) -> tuple[str, ...]:
+    """What runs a training in some processes; arguments of ``napari-clsclip-train`` follow."""
+    if processes == 1:
+        return COMMAND
+    return (*LAUNCHER, f"--nproc-per-node={processes}", "--module", COMMAND[-1])
 
 
 def _arguments(run: Path, record: TrainingRecord) -> list[str]:

@@ -1,10 +1,9 @@
 """Several processes that train one model, each on batches of its own: one per GPU, or on the CPU.
 
-``accelerate launch --multi_gpu --num_processes N --module clsclip.cli.train ...`` starts them, or
-torchrun where there are no GPUs. Every process draws other views; gradients are averaged over all
-of them before each optimizer step, so that they keep the same weights. The first one *leads*: it
-measures, writes the run directory, and says when the run is over. Without such a launcher there is
-one process, which leads.
+``torchrun --nproc-per-node N --module clsclip.cli.train ...`` starts them, or ``accelerate launch``.
+Every process draws other views; gradients are averaged over all of them before each optimizer
+step, so that they keep the same weights. The first one *leads*: it measures, writes the run
+directory, and says when the run is over. Without a launcher there is one process, which leads.
 """
 
 from __future__ import annotations
