@@ -1,6 +1,6 @@
 """Several processes that train one model, each on batches of its own: one per GPU, or on the CPU.
 
-``torchrun --nproc-per-node N --module clsclip.cli.train ...`` starts them, or ``accelerate launch``.
+``torchrun --nproc-per-node N --module clsclip.cli.train ...`` starts them, or accelerate.
 Every process draws other views; gradients are averaged over all of them before each optimizer
 step, so that they keep the same weights. The first one *leads*: it measures, writes the run
 directory, and says when the run is over. Without a launcher there is one process, which leads.
