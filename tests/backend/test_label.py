@@ -34,7 +34,8 @@ def rows(output: Path) -> list[dict[str, str]]:
 
 def drafts(output: Path) -> set[str]:
     """Hidden files that a finished run should not leave."""
-    return {file.name for file in output.rglob(".*")} - {".finished.json", ".labelling.lock"}
+    kept = {".finished.json", ".labelling.lock", ".reviews.lock"}
+    return {file.name for file in output.rglob(".*")} - kept
 
 
 def test_labels_tables_and_the_same_masks_as_the_predictor(

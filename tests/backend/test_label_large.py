@@ -72,8 +72,8 @@ def test_a_large_image_becomes_a_zarr_with_the_same_labels(
     assert "scan.zarr: block 7 of 7\n1 of 2: scan.zarr labelled\n" in capsys.readouterr().out
     assert 0 < float(rows(output)[0]["score"]) < 1
     assert sorted(path.name for path in output.iterdir()) == [
-        ".finished.json", ".labelling.lock", "classes.csv", "manifest.csv", "scan.zarr",
-        "small.tif",
+        ".finished.json", ".labelling.lock", ".reviews.lock", "classes.csv", "manifest.csv",
+        "scan.zarr", "small.tif",
     ]  # fmt: skip
     assert imread(output / "small.tif").shape == (30, 40)
 
