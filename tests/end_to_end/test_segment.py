@@ -278,7 +278,7 @@ def test_window_stays_responsive(dock: Dock, qtbot: QtBot) -> None:
     """
     viewer, widget = dock(show=True)
     tab = widget.segment_tab
-    viewer.add_image(noise(768, 768, 3))
+    viewer.add_image(noise(1536, 1536, 3))  # so that the request takes seconds
     tab.zoom.setValue(1.0)
     qtbot.wait(1000)
     ticks: list[float] = []
