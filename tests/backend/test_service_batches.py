@@ -111,7 +111,7 @@ def test_from_start_to_retry(serve: Any, gated: Any, images: Path) -> None:
     ended = told(http, batch.name)
     assert counts(ended) == (6, 5, 1, 0)
     assert (ended.reason, ended.doing, ended.eta_seconds) == ("", "", None)
-    assert ended.seconds > 0
+    assert 0 <= ended.seconds < 60  # told in tenths, and it is quick
     (bad,) = files(http, batch.name, status="failed").files
     assert (bad.number, bad.status, bad.error) == (2, "failed", "It is bad.")
     assert bad.file == str(images / "c bad.png")
@@ -120,7 +120,7 @@ def test_from_start_to_retry(serve: Any, gated: Any, images: Path) -> None:
     assert resumed.status_code == 200
     eventually(lambda: counts(told(http, batch.name)) == (6, 6, 0, 0))
     eventually(lambda: told(http, batch.name).state == "done")
-    assert told(http, batch.name).seconds >= ended.seconds
+    assert ended.seconds <= told(http, batch.name).seconds < 60
     assert code(http.post(f"/v1/batches/{batch.name}/resume")) == (409, "conflict")
     assert code(http.post(f"/v1/batches/{batch.name}/pause")) == (409, "conflict")
     assert told(http, batch.name).state == "done"
