@@ -37,6 +37,18 @@ def arguments(tmp_path: Path, tiny_model: Path, rng: np.random.Generator) -> lis
     ]  # fmt: skip
 
 
+FURTHER = 8
+
+
+@pytest.fixture
+def many(arguments: list[str], tmp_path: Path) -> list[str]:
+    """The same with further images: more than are under way when the first one is written."""
+    for number in range(FURTHER):
+        copy = tmp_path / "in" / "more" / f"{number}.png"
+        copy.write_bytes((tmp_path / "in" / "a.png").read_bytes())
+    return arguments
+
+
 def state(tmp_path: Path) -> RunState:
     found = read_json(tmp_path / "job" / OUTCOME_FILE, RunState)
     assert found is not None
@@ -79,43 +91,43 @@ def test_others_see_files_pictures_and_how_it_ended(
 
 
 def test_a_pause_begins_after_the_present_file_and_does_not_count(
-    arguments: list[str], tmp_path: Path, on_row: Callable[[Callable[[], None]], None]
+    many: list[str], tmp_path: Path, on_row: Callable[[Callable[[], None]], None]
 ) -> None:
     pause = tmp_path / "job" / "pause"
     on_row(pause.touch)
     codes = list[int]()
-    thread = threading.Thread(target=lambda: codes.append(main(arguments)))
+    thread = threading.Thread(target=lambda: codes.append(main(many)))
     thread.start()
     eventually(pause.exists)
     time.sleep(1.0)
     rows = len(Manifest(tmp_path / "out").read())
     before = state(tmp_path)
-    assert 1 <= rows < 4
+    assert 1 <= rows < 4 + FURTHER
     time.sleep(0.6)
     assert len(Manifest(tmp_path / "out").read()) == rows
     assert (state(tmp_path).state, state(tmp_path).seconds) == ("running", before.seconds)
     pause.unlink()
     thread.join(60)
     assert codes == [1]
-    assert len(Manifest(tmp_path / "out").read()) == 4
+    assert len(Manifest(tmp_path / "out").read()) == 4 + FURTHER
 
 
 def test_a_cancelled_job_keeps_what_is_done_and_goes_on(
-    arguments: list[str], tmp_path: Path, on_row: Callable[[Callable[[], None]], None],
+    many: list[str], tmp_path: Path, on_row: Callable[[Callable[[], None]], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     cancel = tmp_path / "job" / "cancel"
     on_row(cancel.touch)
-    assert main(arguments) == 130
+    assert main(many) == 130
     assert "The same command goes on" in capsys.readouterr().err
     assert state(tmp_path).state == "cancelled"
     assert not cancel.exists()
     kept = Manifest(tmp_path / "out").read()
-    assert 1 <= len(kept) < 4
-    assert main(arguments) == 1
+    assert 1 <= len(kept) < 4 + FURTHER
+    assert main(many) == 1
     assert state(tmp_path).state == "done"
     rows = Manifest(tmp_path / "out").read()
-    assert len(rows) == 4
+    assert len(rows) == 4 + FURTHER
     assert all(rows[file] == row for file, row in kept.items() if row.status == "done")
 
 

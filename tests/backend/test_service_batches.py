@@ -132,7 +132,7 @@ def test_paused_killed_resumed_and_cancelled(
     serve: Any, gated: Any, images: Path, folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setenv("STUB_SECONDS", "0.25")
+    monkeypatch.setenv("STUB_SECONDS", "0.6")
     http = serve(gated, None, STUB).http
     name = started(post(http, images)).name
     assert code(post(http, images, output=str(images.parent / "b"))) == (503, "busy")
@@ -141,20 +141,20 @@ def test_paused_killed_resumed_and_cancelled(
     running = told(http, name)
     assert running.doing.startswith(f"{running.done} of 6: ")
     assert running.eta_seconds is not None
-    assert 0.2 < running.eta_seconds < 6.0
+    assert 0.2 < running.eta_seconds < 60
     process = read_process(folder / name)
     assert process is not None
     assert psutil.Process(process.pid).nice() > psutil.Process().nice()
 
     assert http.post(f"/v1/batches/{name}/pause").json()["state"] == "paused"
-    time.sleep(0.5)  # the present file ends
+    time.sleep(1.2)  # the present file ends
     before = told(http, name)
     assert (before.state, before.eta_seconds) == ("paused", None)
     assert http.post(f"/v1/batches/{name}/pause").json()["state"] == "paused"
     assert code(post(http, images)) == (503, "busy")
-    time.sleep(0.4)
+    time.sleep(0.8)
     assert told(http, name).done == before.done < 5
-    assert told(http, name).seconds == pytest.approx(before.seconds, abs=0.2)
+    assert told(http, name).seconds == pytest.approx(before.seconds, abs=0.3)
     assert http.post(f"/v1/batches/{name}/resume").json()["state"] == "running"
     eventually(lambda: told(http, name).done > before.done)
 
