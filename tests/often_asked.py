@@ -19,5 +19,7 @@ def often_asked(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackendCo
     monkeypatch.setattr(_backend_watch, "RUNNING_MILLISECONDS", 50)
     monkeypatch.setattr(_backend_watch, "IDLE_MILLISECONDS", 100)
     yield connection
+    # for good: a window that is closed after this may still ask, which would start it once more
+    connection.supervisor.start = lambda: None
     connection.stop()
     notification_manager.records.clear()
