@@ -64,6 +64,8 @@ class Review(QObject):
         Name of the batch, and how a file of it stands now.
     safe : Signal(Labels)
         The corrections of a layer need not be kept any more.
+    exchanging : Signal(Labels, ndarray)
+        A layer is about to hold another array: the labels of another file.
     teaching : Teaching
         Sends corrections to the annotation store as well, if :attr:`teach` says so.
     batch, file
@@ -73,6 +75,9 @@ class Review(QObject):
     busy : str
         What is under way, for the user; empty: nothing.
     teach : bool
+    image_in_use : callable
+        Whether work on the open image is under way elsewhere, so that its layer must stay what it
+        is.
     """
 
     changed = Signal()
@@ -81,6 +86,7 @@ class Review(QObject):
     opened = Signal(object, object)
     accepted = Signal(str, object)
     safe = Signal(object)
+    exchanging = Signal(object, object)
 
     def __init__(self, viewer: ViewerModel, connection: BackendConnection, parent: QObject) -> None:
         super().__init__(parent)
@@ -94,6 +100,7 @@ class Review(QObject):
         self.asking = False
         self.busy = ""
         self.teach = False
+        self.image_in_use: Callable[[], bool] = lambda: False
         self._layers: ReviewLayers | None = None
         self._known: NDArray[Any] | None = None
         self._touches = 0  # how often pixels may have been changed since something was opened
@@ -266,23 +273,33 @@ class Review(QObject):
             return
         self._layers = None  # what is removed now is not the user's doing
         try:
-            layers = open_layers(self._viewer, reviewed, before)
+            same = self.batch is not None and self.batch.name == reviewed.batch.name
+            exchange = self._exchange if same and not self.image_in_use() else None
+            layers = open_layers(self._viewer, reviewed, before, exchange)
         except Exception as error:
             self._layers = before
             if not isinstance(error, ClsClipError):
                 raise
             self.failed.emit(error.message)
             return
-        if before is not None:
+        new = before is None or layers.labels is not before.labels
+        if before is not None and new:
             self.safe.emit(before.labels)
         self._layers = layers
         self.batch, self.file = reviewed.batch, reviewed.file
         self._visited.setdefault(self.batch.name, set()).add(self.file.number)
         self._known = reviewed.labels
         self._touches = self._clean_at = self._left_at = 0
-        self._watch(layers.labels)
+        if new:
+            self._watch(layers.labels)
         self.told.emit(layers.note)
         self.opened.emit(layers.labels, layers.image)
+
+    def _exchange(self, labels: Labels, ids: NDArray[Any]) -> None:
+        """Put the labels of another file into a layer."""
+        self.safe.emit(labels)
+        self.exchanging.emit(labels, ids)
+        labels.data = ids
 
     def _watch(self, labels: Labels) -> None:
         for name in ("paint", "labels_update", "set_data", "data"):

@@ -1,4 +1,4 @@
-"""What a review reads from disk and compares, outside the Qt thread. No Qt, no napari."""
+"""What a review reads from disk and compares, outside the Qt thread."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clsclip.errors import FileError
 from clsclip.wire_batch import Batch, BatchFile
+from napari_clsclip._review_image import ReadImage, read_image
 
 _OBJECT_DTYPE: Final = np.dtype(np.int32)
 _READERS: Final = ("napari_builtins.io", "imageio.plugins")
@@ -38,6 +39,8 @@ class Reviewed:
         A copy to paint in.
     features : dict of str to ndarray, or None
         Table of the objects, if they are told apart: ``index``, ``class`` and measures.
+    image : ReadImage or None
+        None: ``viewer.open`` has to read it.
     """
 
     batch: Batch
@@ -45,10 +48,11 @@ class Reviewed:
     labels: NDArray[Any] | None
     painted: NDArray[Any] | None
     features: dict[str, NDArray[Any]] | None
+    image: ReadImage | None
 
 
 def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
-    """Read the labels of a file, and check that its image is there.
+    """Read the labels of a file and, where that can be done here, its image.
 
     Raises
     ------
@@ -67,7 +71,7 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
         with suppress(ImportError):
             importlib.import_module(module)
     if labels.is_dir():
-        return Reviewed(batch, file, None, None, None)
+        return Reviewed(batch, file, None, None, None, None)
     try:
         ids = tifffile.imread(labels)
         features = None
@@ -83,7 +87,7 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
             f"'{labels}' holds {ids.dtype} of shape {ids.shape}, which are no labels. Label the "
             "image again."
         )
-    return Reviewed(batch, file, ids, ids.copy(), features)
+    return Reviewed(batch, file, ids, ids.copy(), features, read_image(image))
 
 
 def changed_planes(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[int, ...]]:

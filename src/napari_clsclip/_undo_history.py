@@ -101,6 +101,21 @@ class Entry:
             self._step.redo()
 
 
+def forget(layer: Labels) -> bool:
+    """Make a layer forget all that could be undone or done again.
+
+    Returns
+    -------
+    bool
+        False in a napari that keeps its history in another way: nothing is forgotten.
+    """
+    reset = getattr(layer, "_reset_history", None)
+    if reset is None or in_stroke(layer):
+        return False
+    reset()
+    return True
+
+
 def in_stroke(layer: Labels) -> bool:
     """Whether the mouse button is down while somebody paints on a layer."""
     return bool(getattr(layer, "_block_history", False))

@@ -113,6 +113,11 @@ class UnsavedCorrections:
         """Keep all of a layer once it is corrected: its labels were read from a file."""
         self._read[layer] = (lambda: None) if image is None else weakref.ref(image)
 
+    def exchange(self, layer: Labels, data: NDArray[Any]) -> None:
+        """Note that a layer is about to hold an array that nobody has painted in."""
+        if layer in self._watched:
+            self._watched[layer] = _Watched(data)
+
     def let_go(self, layers: Sequence[Layer]) -> None:
         """Note that the corrections of layers are safe elsewhere, or not wanted."""
         for layer in layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 from typing import Final
 
@@ -59,6 +60,8 @@ class ClsClipWidget(QWidget):
         review = self.batch_tab.review
         review.opened.connect(unsaved.keep_whole)
         review.safe.connect(lambda layer: unsaved.let_go([layer]))
+        review.exchanging.connect(unsaved.exchange)
+        review.image_in_use = partial(getattr, self.segment_tab, "busy")
         review.teaching.kept.connect(self.learn_tab.accept_row.refresh)
         self.unsaved_bar = UnsavedBar(viewer, results, unsaved)
         self.tabs = QTabWidget()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from imageio.v3 import imread
 from napari import Viewer
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
@@ -27,6 +28,7 @@ from napari_clsclip._unsaved_layers import unsaved_corrections
 from napari_clsclip._widget import ClsClipWidget
 from often_asked import often_asked
 from stub_batches import SHAPE, BatchStub, batch, write_pair
+from ticking import Ticks
 
 MILLISECONDS = 30_000
 NAME_OF_BATCH = "nucleus-1"
@@ -135,7 +137,6 @@ def test_review_in_a_window_with_mouse_and_keys(
 
     qtbot.keyClick(canvas, Qt.Key.Key_U)  # the least certain one
     wait(qtbot, lambda: is_open(tab, 3))
-    assert layer not in viewer.layers
     assert [each.name for each in viewer.layers] == ["own", "cell 3", "nucleus, cell"]
     assert (tab.review.labels.mode, tab.review.labels.brush_size) == ("paint", 5)
     wait(qtbot, lambda: tab.files.table.currentIndex().row() == 3)
@@ -156,6 +157,61 @@ def test_review_in_a_window_with_mouse_and_keys(
     viewer.layers.remove(tab.review.labels)
     assert tab.review.file is None
     assert dict(viewer.keymap) == keymap
+
+
+def test_the_next_file_is_shown_in_the_same_layers(
+    make_napari_viewer: Callable[..., Viewer], open_tab: Open, stub: BatchStub, qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    tab = open_tab(viewer)
+    unsaved = unsaved_corrections(viewer)
+    layer = open_row(tab, 0, qtbot)
+    image = viewer.layers["cell 0"]
+    image.colormap, layer.opacity, layer.mode = "magma", 0.3, "paint"
+    paint(layer)
+    tab.review.accept()
+    wait(qtbot, lambda: stub.reviews and not tab.review.busy)
+    ticks = Ticks()
+    ticks.start()
+    for number in (1, 2, 3):
+        assert open_row(tab, number, qtbot) is layer
+        assert list(viewer.layers) == [image, layer]
+        file = stub.files[NAME_OF_BATCH][number]
+        np.testing.assert_array_equal(image.data, imread(file.file))
+        np.testing.assert_array_equal(layer.data, tifffile.imread(file.labels))
+        layer.undo()  # what was painted on the file before is none of this one's past
+        np.testing.assert_array_equal(layer.data, tifffile.imread(file.labels))
+        assert (image.name, image.source.path) == (f"cell {number}", file.file)
+        assert layer.metadata["clsclip"]["image"] == f"cell {number}.png"
+    ticks.stop()
+    assert (image.colormap.name, layer.opacity, layer.mode) == ("magma", 0.3, "paint")
+    assert ticks.work.max() < 0.25  # adding and removing layers takes napari several times that
+    assert not unsaved._watched[layer].begun
+    paint(layer, row=9)
+    click(tab, 1)
+    wait(qtbot, lambda: tab.review.asking)
+    assert unsaved._watched[layer].begun
+
+
+@pytest.mark.parametrize("reason", ["drawn boxes", "work under way", "labels of another dtype"])
+def test_there_are_new_layers_where_the_old_ones_have_a_past(
+    open_tab: Open, stub: BatchStub, qtbot: QtBot, reason: str
+) -> None:
+    viewer = ViewerModel()
+    viewer.add_points([(1, 1)])
+    tab = open_tab(viewer)
+    file = stub.files[NAME_OF_BATCH][1]
+    layer = open_row(tab, 0, qtbot)
+    if reason == "drawn boxes":
+        viewer.add_shapes([[(1, 1), (9, 9)]])
+    elif reason == "work under way":
+        tab.review.image_in_use = lambda: True
+    else:
+        tifffile.imwrite(file.labels, tifffile.imread(file.labels).astype(np.uint32))
+    other = open_row(tab, 1, qtbot)
+    assert other is not layer
+    assert layer not in viewer.layers
+    np.testing.assert_array_equal(other.data, tifffile.imread(file.labels))
 
 
 def test_changes_are_never_given_up_without_a_question(
@@ -212,13 +268,14 @@ def test_what_is_painted_while_it_is_accepted_is_asked_about(
     wait(qtbot, lambda: stub.count("PUT") == 1)
     sent = layer.data.copy()
     paint(layer, row=7)
+    painted = layer.data.copy()
     click(tab, 2)  # waits until it is accepted
     stub.gate.set()
     wait(qtbot, lambda: tab.review.asking)
     np.testing.assert_array_equal(stub.reviews[0][2], sent)
     tab.review_row.accept_first_button.click()
     wait(qtbot, lambda: is_open(tab, 2))
-    np.testing.assert_array_equal(stub.reviews[1][2], layer.data)
+    np.testing.assert_array_equal(stub.reviews[1][2], painted)
 
 
 def test_corrected_planes_are_offered_as_examples(
