@@ -1,4 +1,4 @@
-"""Segment images with ClsCLIP: the one entry point of service, command line and Python."""
+"""Segment images with a model: the one entry point of service, command line and Python."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, RegionMode, SegmentSettings
 from clsclip.errors import DeviceError, InvalidConfigError
-from clsclip.model.checkpoint import load_model, load_word_heads, model_version
+from clsclip.model.checkpoint import load_word_heads, model_version
+from clsclip.model.clsclip import ClsClip
 from clsclip.model.device import choose_device, fast_dtype
+from clsclip.model.network import Network, load_network
 from clsclip.model.registry import find_model
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.aggregation import Seen, look_inside
@@ -42,10 +44,10 @@ class Predictor:
     """A loaded model that turns images and words into foreground probabilities.
 
     An image is encoded once up to the first replaced layer; each further word costs only the
-    layers from there on. Words that the model was taught are read by heads of their own, see
-    :mod:`clsclip.model.word_heads`. One predictor serves one thread at a time. A folder
-    ``detector`` in the model directory is the detector that proposes regions when it is asked to
-    (ClsCLIP+).
+    layers from there on, or with CLIPSeg its decoder. Words that the model was taught are read by
+    heads of their own, see :mod:`clsclip.model.word_heads`. One predictor serves one thread at a
+    time. A folder ``detector`` in the model directory is the detector that proposes regions when it
+    is asked to (ClsCLIP+).
 
     Parameters
     ----------
@@ -73,10 +75,12 @@ class Predictor:
         self.device = choose_device(device)
         self.dtype = fast_dtype(self.device)
         self.version = model_version(folder)
-        self._model = load_model(folder).to(self.device, self.dtype)
-        self._reads = NetworkInput(self._model.settings.image_size, self._model.towers.patch_size)
-        self._word_heads = load_word_heads(folder, self._model)
-        self._head_of = HeadChoice(self._model, self._word_heads)
+        self._model = load_network(folder, self.device, self.dtype)
+        self._reads = NetworkInput(self._model.image_size, self._model.patch_size)
+        self._word_heads: tuple[WordHead, ...] = ()
+        if isinstance(self._model, ClsClip):
+            self._word_heads = load_word_heads(folder, self._model)
+        self._head_of = self._choice()
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
         self._generators = Generators(folder, device=str(self.device))
 
@@ -95,11 +99,36 @@ class Predictor:
             As :meth:`clsclip.model.clsclip.ClsClip.head_state` gives it; the same shapes.
         version : str
             Names the new state of the model in its results.
+
+        Raises
+        ------
+        InvalidConfigError
+            If the model is no ClsCLIP.
         """
-        new = WordHead(tuple(words), head_like(self._model, head))
+        new = WordHead(tuple(words), head_like(self.require_clsclip("be taught"), head))
         self._word_heads = with_word_head(self._word_heads, new)
-        self._head_of = HeadChoice(self._model, self._word_heads)
+        self._head_of = self._choice()
         self.version = version
+
+    def require_clsclip(self, purpose: str) -> ClsClip:
+        """The network, for what only a ClsCLIP can do.
+
+        Parameters
+        ----------
+        purpose : str
+            Goes on after "cannot".
+
+        Raises
+        ------
+        InvalidConfigError
+            If it is another one.
+        """
+        if isinstance(self._model, ClsClip):
+            return self._model
+        raise InvalidConfigError(
+            f"The model '{self.name}' is a CLIPSeg and cannot {purpose}. Choose a ClsCLIP, such as "
+            f"'{DEFAULT_MODEL}'."
+        )
 
     def check_proposals(
         self, words: Sequence[str], regions: RegionMode, detector: str = ""
@@ -166,7 +195,8 @@ class Predictor:
         vouched : bool
             A person says that every region shows its word. A pixel then takes the higher one of
             the probabilities of the word and of :data:`clsclip.predict.regions.ANY_OBJECT`, so
-            that words which the model hardly knows get an outline too (ours).
+            that words which the model hardly knows get an outline too (ours). CLIPSeg has not
+            learnt that word, and is asked for its own alone.
         progress : callable, optional
             Called with (steps done, steps known so far). Proposing regions is a step per word.
         cancelled : callable, optional
@@ -212,7 +242,8 @@ class Predictor:
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             asked = self._ask(checked, templates)
-            anything = self._ask([ANY_OBJECT] if vouched else [], templates)
+            vouches = vouched and self._model.any_object
+            anything = self._ask([ANY_OBJECT] if vouches else [], templates)
             inside = {
                 k: look_inside(
                     pixels,
@@ -273,11 +304,7 @@ class Predictor:
         with torch.inference_mode(), _device_faults(self.device):
             side = (self._reads.size, self._reads.size)
             pixels = resize(to_tensor(rgb).to(self.device), side).to(self.dtype)
-            towers = self._model.towers
-            tokens = towers.embed(pixels)
-            for index in range(len(towers.layers)):
-                tokens = towers.run_layer(index, tokens)
-            mean = F.normalize(tokens[0, 1:].float().mean(0), dim=0)
+            mean = F.normalize(self._model.patch_tokens(pixels)[0].float().mean(0), dim=0)
         vector: NDArray[np.float32] = mean.cpu().numpy()
         return vector
 
@@ -323,12 +350,19 @@ class Predictor:
                 steps.done()
         return tuple(proposals)
 
+    def _choice(self) -> Callable[[str], Network[Any]]:
+        """What finds the head that answers for a word without article."""
+        if isinstance(self._model, ClsClip):
+            return HeadChoice(self._model, self._word_heads)
+        network = self._model
+        return lambda _: network
+
     def _ask(self, words: Sequence[str], templates: bool) -> Asked:
         tokens = tuple(self._word(word, templates) for word in words)
         return Asked(tokens, tuple(self._head_of(without_article(word)) for word in words))
 
     def _word(self, word: str, templates: bool) -> Tensor:
-        """T^cls of a word, shape (d,), remembered."""
+        """What a word is to the network (T^cls), shape (d,), remembered."""
         key = (word, templates)
         if key not in self._text_cls:
             if len(self._text_cls) >= _MAX_CACHED_WORDS:
