@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,29 +15,24 @@ from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, RegionMode, SegmentSettings
 from clsclip.errors import DeviceError, InvalidConfigError
-from clsclip.model.checkpoint import load_word_heads, model_version
-from clsclip.model.clsclip import ClsClip
+from clsclip.model.checkpoint import model_version
 from clsclip.model.device import choose_device, fast_dtype
-from clsclip.model.network import Network, load_network
 from clsclip.model.registry import find_model
-from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.aggregation import Seen, look_inside
 from clsclip.predict.asked import Asked
+from clsclip.predict.loaded_model import LoadedModel
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
 from clsclip.predict.tiling import OVERLAP, window_boxes
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
-from clsclip.predict.wording import without_article
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.typed_words import check_words
 from clsclip.zoom import whole_image_zoom
-
-_MAX_CACHED_WORDS: Final = 4096
 
 
 class Predictor:
@@ -75,13 +70,9 @@ class Predictor:
         self.device = choose_device(device)
         self.dtype = fast_dtype(self.device)
         self.version = model_version(folder)
-        self._model = load_network(folder, self.device, self.dtype)
+        self._loaded = LoadedModel(folder, model, self.device, self.dtype)
+        self._model = self._loaded.network
         self._reads = NetworkInput(self._model.image_size, self._model.patch_size)
-        self._word_heads: tuple[WordHead, ...] = ()
-        if isinstance(self._model, ClsClip):
-            self._word_heads = load_word_heads(folder, self._model)
-        self._head_of = self._choice()
-        self._text_cls: dict[tuple[str, bool], Tensor] = {}
         self._generators = Generators(folder, device=str(self.device))
 
     def whole_image_zoom(self, shape: tuple[int, int]) -> float:
@@ -105,30 +96,8 @@ class Predictor:
         InvalidConfigError
             If the model is no ClsCLIP.
         """
-        new = WordHead(tuple(words), head_like(self.require_clsclip("be taught"), head))
-        self._word_heads = with_word_head(self._word_heads, new)
-        self._head_of = self._choice()
+        self._loaded.teach(words, head)
         self.version = version
-
-    def require_clsclip(self, purpose: str) -> ClsClip:
-        """The network, for what only a ClsCLIP can do.
-
-        Parameters
-        ----------
-        purpose : str
-            Goes on after "cannot".
-
-        Raises
-        ------
-        InvalidConfigError
-            If it is another one.
-        """
-        if isinstance(self._model, ClsClip):
-            return self._model
-        raise InvalidConfigError(
-            f"The model '{self.name}' is a CLIPSeg and cannot {purpose}. Choose a ClsCLIP, such as "
-            f"'{DEFAULT_MODEL}'."
-        )
 
     def check_proposals(
         self, words: Sequence[str], regions: RegionMode, detector: str = ""
@@ -146,6 +115,41 @@ class Predictor:
             See :meth:`clsclip.regions.generators.Generators.check`.
         """
         self._generators.check(regions, words, detector=detector)
+
+    def propose(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        regions: RegionMode,
+        *,
+        contrast_limits: tuple[float, float] | None = None,
+        detector: str = "",
+    ) -> tuple[tuple[RegionUsed, ...], ...]:
+        """Region proposals of every word, without a look inside them (P_k of section 3.4).
+
+        Parameters
+        ----------
+        image, words, regions, contrast_limits, detector
+            As :meth:`segment` takes them.
+
+        Returns
+        -------
+        tuple of tuple of RegionUsed, length K
+            None for a word that is to be looked for in the whole image.
+
+        Raises
+        ------
+        InvalidImageError, InvalidWordError, InvalidConfigError
+        CheckpointError, ModelUnavailableError, DeviceError
+            As :meth:`segment`.
+        """
+        checked = check_words(tuple(words))
+        rgb = to_rgb(image, contrast_limits)
+        self._generators.check(regions, checked, detector=detector)
+        if regions == "none":
+            return ((),) * len(checked)
+        proposals = self._propose(rgb, checked, regions, detector, (), Steps(None, None))
+        return tuple(proposal.used for proposal in proposals)
 
     def segment(
         self,
@@ -350,25 +354,8 @@ class Predictor:
                 steps.done()
         return tuple(proposals)
 
-    def _choice(self) -> Callable[[str], Network[Any]]:
-        """What finds the head that answers for a word without article."""
-        if isinstance(self._model, ClsClip):
-            return HeadChoice(self._model, self._word_heads)
-        network = self._model
-        return lambda _: network
-
     def _ask(self, words: Sequence[str], templates: bool) -> Asked:
-        tokens = tuple(self._word(word, templates) for word in words)
-        return Asked(tokens, tuple(self._head_of(without_article(word)) for word in words))
-
-    def _word(self, word: str, templates: bool) -> Tensor:
-        """What a word is to the network (T^cls), shape (d,), remembered."""
-        key = (word, templates)
-        if key not in self._text_cls:
-            if len(self._text_cls) >= _MAX_CACHED_WORDS:
-                self._text_cls.clear()
-            self._text_cls[key] = self._model.text_cls([without_article(word)], templates)[0]
-        return self._text_cls[key]
+        return self._loaded.ask(words, templates)
 
     def _tiles(self, shape: tuple[int, int], zoom: float) -> tuple[RegionUsed, ...]:
         """The windows at a zoom; none if they are too many to be shown."""
