@@ -99,9 +99,9 @@ class LoadedModel:
     def _choice(self) -> Callable[[str], Network[Any]]:
         """What finds the head that answers for a word without article."""
         network = self.network
-        return (
-            HeadChoice(network, self._heads) if isinstance(network, ClsClip) else lambda _: network
-        )
+        if isinstance(network, ClsClip):
+            return HeadChoice(network, self._heads)
+        return lambda _: network
 
     def _word(self, word: str, templates: bool) -> Tensor:
         """What a word is to the network (T^cls), shape (d,), remembered."""

@@ -18,7 +18,7 @@ from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.aggregation import Seen, look_inside
+from clsclip.predict.aggregation import Seen, look_inside, owners_of
 from clsclip.predict.asked import Asked
 from clsclip.predict.loaded_model import LoadedModel
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
@@ -135,12 +135,12 @@ class Predictor:
         Returns
         -------
         tuple of tuple of RegionUsed, length K
-            None for a word that is to be looked for in the whole image.
+            Empty for a word that is to be looked for in the whole image.
 
         Raises
         ------
-        InvalidImageError, InvalidWordError, InvalidConfigError
-        CheckpointError, ModelUnavailableError, DeviceError
+        InvalidImageError, InvalidWordError, InvalidConfigError, CheckpointError, DeviceError
+        ModelUnavailableError
             As :meth:`segment`.
         """
         checked = check_words(tuple(words))
@@ -281,7 +281,7 @@ class Predictor:
             seconds=time.perf_counter() - started,
             region_reasons=tuple(proposal.reason for proposal in proposals),
             proposals=tuple(used),
-            owners=_owners(inside, (len(checked), *shape)),
+            owners=owners_of(inside, (len(checked), *shape)),
         )
 
     def embedding(
@@ -382,16 +382,6 @@ def _joined(
         whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
         probability = probability + (1 - inside.trust) * whole
     return quantise(probability), inside.zoom
-
-
-def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:
-    """Which region each pixel of each word belongs to."""
-    if not inside:
-        return None
-    owners = np.zeros(shape, dtype=np.uint16)
-    for k, seen in inside.items():
-        owners[k] = seen.owners.cpu().numpy()
-    return owners
 
 
 def _largest_zoom() -> float:
