@@ -1,8 +1,12 @@
-"""A small CLIPSeg with random weights, in the files of the published ones on the hub."""
+"""A small CLIPSeg with random weights, in the files of the published ones on the hub.
+
+Run as a program, it goes to the folder of the first argument.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -61,3 +65,7 @@ def make_tiny_clipseg(folder: Path) -> None:
         "size": 64,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+
+
+if __name__ == "__main__":
+    make_tiny_clipseg(Path(sys.argv[1]))
