@@ -12,33 +12,15 @@ from pathlib import Path
 import torch
 from transformers import CLIPSegConfig, CLIPSegForImageSegmentation
 
-from clsclip.training.tokenizer import train_tokenizer
+from tiny_towers import TINY_VISION, tiny_text, tiny_tokenizer
 
 
 def make_tiny_clipseg(folder: Path) -> None:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(["nucleus", "a photo of a cell", "airplane"] * 3)
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {
-        "hidden_size": 48,
-        "intermediate_size": 96,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 3,
-        "image_size": 48,
-        "patch_size": 16,
-    }
+    tokenizer = tiny_tokenizer()
     config = CLIPSegConfig(
-        text_config=text, vision_config=vision, projection_dim=24, reduce_dim=16,
-        extract_layers=[1, 2, 4], decoder_num_attention_heads=2, decoder_intermediate_size=32,
+        text_config=tiny_text(tokenizer), vision_config=TINY_VISION, projection_dim=24,
+        reduce_dim=16, extract_layers=[1, 2, 4], decoder_num_attention_heads=2, decoder_intermediate_size=32,
         use_complex_transposed_convolution=True,
     )  # fmt: skip
     model = CLIPSegForImageSegmentation(config)

@@ -19,7 +19,8 @@ from clsclip.wire import describe_validation
 CLIPSEG_DESCRIPTION: Final = "CLIPSeg: any word in photographs; cannot be taught"
 
 _PROCESSOR_FILES: Final = ("preprocessor_config.json", "processor_config.json")
-_WEIGHTS_FILES: Final = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json", "pytorch_model.bin")
+_UNSAFE_WEIGHTS_FILE: Final = "pytorch_model.bin"
+_WEIGHTS_FILES: Final = (WEIGHTS_FILE, f"{WEIGHTS_FILE}.index.json", _UNSAFE_WEIGHTS_FILE)
 _TOKENIZER_FILES: Final = ("tokenizer.json", "vocab.json")
 
 Colour = tuple[float, float, float]
@@ -119,10 +120,11 @@ def clipseg_version(folder: Path) -> str:
     CheckpointError
     """
     digest = hashlib.sha256()
-    names = (CONFIG_FILE, *_PROCESSOR_FILES, *_WEIGHTS_FILES)
     try:
-        for file in (folder / name for name in names):
+        weights = sorted(folder.glob("model*.safetensors")) or [folder / _UNSAFE_WEIGHTS_FILE]
+        for file in (*(folder / name for name in (CONFIG_FILE, *_PROCESSOR_FILES)), *weights):
             if file.is_file():
+                digest.update(file.name.encode())
                 with file.open("rb") as stream:  # hundreds of megabytes are not held
                     digest.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError as error:

@@ -84,10 +84,8 @@ class Predictor:
 
         Parameters
         ----------
-        words : sequence of str
-            Canonical.
-        head : mapping of str to Tensor
-            As :meth:`clsclip.model.clsclip.ClsClip.head_state` gives it; the same shapes.
+        words, head
+            As :meth:`clsclip.predict.loaded_model.LoadedModel.teach` takes them.
         version : str
             Names the new state of the model in its results.
 

@@ -177,8 +177,8 @@ def evaluate(
     UnknownModelError, ModelUnavailableError, CheckpointError, DeviceError
     """
     settings = _plain(settings)
-    method = method_of(settings.model, settings.method)
     _check(settings)
+    method = method_of(settings.model, settings.method)
     predictor = Predictor(settings.model, device=settings.device)
     parts: dict[str, Scores] = {}
     objects = ObjectEvaluation(InstanceOptions.of(settings))
