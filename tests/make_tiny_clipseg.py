@@ -20,8 +20,8 @@ def make_tiny_clipseg(folder: Path) -> None:
     tokenizer = tiny_tokenizer()
     config = CLIPSegConfig(
         text_config=tiny_text(tokenizer), vision_config=TINY_VISION, projection_dim=24,
-        reduce_dim=16, extract_layers=[1, 2, 4], decoder_num_attention_heads=2, decoder_intermediate_size=32,
-        use_complex_transposed_convolution=True,
+        reduce_dim=16, extract_layers=[1, 2, 4], decoder_num_attention_heads=2,
+        decoder_intermediate_size=32, use_complex_transposed_convolution=True,
     )  # fmt: skip
     model = CLIPSegForImageSegmentation(config)
     decoder, words = model.decoder, model.clip.text_model
