@@ -83,16 +83,6 @@ class ClsClip(nn.Module):
         )
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of the square that is read at once."""
-        return self.settings.image_size
-
-    @property
-    def patch_size(self) -> int:
-        """Side of a patch in pixels."""
-        return self.towers.patch_size
-
-    @property
     def first_replaced(self) -> int:
         """N1; the number of layers where none is replaced."""
         layers = self.settings.replaced_layers
@@ -196,6 +186,16 @@ class ClsClip(nn.Module):
         Tensor, shape (B, H, W)
         """
         return self.decode(self.encode(pixels), text_cls)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that is read at once."""
+        return self.settings.image_size
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.towers.patch_size
 
     def head_state(self) -> dict[str, Tensor]:
         """Weights of the trained part only."""
