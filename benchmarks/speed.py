@@ -70,10 +70,10 @@ def main() -> int:
     args = parser.parse_args()
     loads = [load_seconds(args.model) for _ in range(3)]
     print(f"loading: {median(loads):.2f} s")
-    from clsclip.model.config import read_config
+    from clsclip.model.description import describe_model
     from clsclip.model.registry import find_model
 
-    size = read_config(find_model(args.model)).head.image_size
+    size = describe_model(find_model(args.model)).image_size
     for name, zoom in (
         ("one look at the whole image", size / args.side),
         ("automatic zoom", None),

@@ -237,6 +237,16 @@ def plus_model(
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_clipseg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIPSeg with small random weights."""
+    from make_tiny_clipseg import make_tiny_clipseg
+
+    folder = tmp_path_factory.mktemp("models") / "clipseg"
+    make_tiny_clipseg(folder)
+    return folder
+
+
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No weights of the hub are on this machine."""

@@ -12,9 +12,12 @@ from PIL import Image
 
 from clsclip.cli.train import main
 from clsclip.errors import CheckpointError, InvalidConfigError
+from clsclip.model import registry
 from clsclip.training.disturb import CHANGES, SCALES, disturb, disturb_mask
 from clsclip.training.evaluate import EvaluateSettings, Evaluation, evaluate
 from clsclip.training.looks import look
+from clsclip.training.methods import method_name
+from clsclip.training.paper_figures import REPORTED
 
 
 @pytest.fixture
@@ -69,16 +72,76 @@ def test_proposed_regions_are_measured_as_the_predictor_segments(
     description = (detector / "detector.json").read_text()
     renamed = description.replace('"cat"', '"cup"').replace('"dog"', '"car"')
     (detector / "detector.json").write_text(renamed)
-    result = evaluate(
-        EvaluateSettings(
-            data=str(coco), regions="detector", detector=str(detector), model=str(plus_model)
-        )
+    asked = EvaluateSettings(
+        data=str(coco), regions="yolo", detector=str(detector), model=str(plus_model)
     )
+    result = evaluate(asked)
     assert set(result.parts) == {"boxes as masks"}
     assert result.parts["boxes as masks"].images == 2 * result.images
+    boxes = evaluate(asked.model_copy(update={"method": "boxes"}))
+    assert boxes.method == "boxes"
+    assert boxes.parts == {}
+    assert boxes.miou == result.parts["boxes as masks"].miou
+    assert boxes.fb_iou == result.parts["boxes as masks"].fb_iou
     missing = str(tmp_path / "no")
     with pytest.raises(CheckpointError, match="There is no detector at"):
         evaluate(EvaluateSettings(data=str(coco), regions="detector", detector=missing))
+
+
+def test_annotated_boxes_are_measured_as_masks(
+    coco: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    arguments = ["evaluate", "--data", str(coco), "--model", str(tiny_model), "--method", "boxes",
+                 "--regions", "manual", "--json", str(tmp_path / "e.json")]  # fmt: skip
+    assert main(arguments) == 0
+    result = Evaluation.model_validate_json((tmp_path / "e.json").read_text())
+    assert result.miou == pytest.approx(0.5, abs=0.06)  # triangles
+    assert result.foreground == pytest.approx((800 + 400) / (2 * 60 * 80), abs=0.02)
+    settings = EvaluateSettings(data=str(coco), model=str(tiny_model), method="boxes")
+    for update, message in (
+        ({}, "--regions none does not name"),
+        ({"regions": "auto"}, "Use detector"),
+        ({"regions": "boxes", "instances": True}, "--method boxes"),
+        ({"regions": "yolo"}, "There is no detector"),
+    ):
+        with pytest.raises(InvalidConfigError, match=message):
+            evaluate(settings.model_copy(update=update))
+
+
+def test_clipseg_is_measured_like_a_model(
+    coco: Path, tiny_model: Path, tiny_clipseg: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EvaluateSettings(data=str(coco), regions="boxes", model=str(tiny_clipseg))
+    found = evaluate(settings)
+    assert found.method == "clipseg"
+    assert found.parts["boxes as masks"].images == 2
+    with pytest.raises(InvalidConfigError, match=r"--method clsclip .* which is a CLIPSeg"):
+        evaluate(settings.model_copy(update={"method": "clsclip"}))
+    with pytest.raises(InvalidConfigError, match=r"--method clipseg .* which is a ClsCLIP"):
+        evaluate(EvaluateSettings(data=str(coco), model=str(tiny_model), method="clipseg"))
+    monkeypatch.setattr(registry, "_named", lambda: {"clipseg": tiny_clipseg})
+    by_name = evaluate(EvaluateSettings(data=str(coco), regions="boxes", method="clipseg"))
+    assert by_name.model == "clipseg"
+    assert by_name.per_class == found.per_class
+
+
+def test_rows_of_the_paper_are_in_themselves_right() -> None:
+    rows = [row for rows in REPORTED.values() for row in rows if row.folds]
+    assert len(rows) == 20 + 17
+    for row in rows:
+        assert np.mean(row.folds) == pytest.approx(row.miou, abs=0.11), row
+
+
+def test_methods_have_names_of_their_own() -> None:
+    named = [
+        method_name("clsclip", "mini", "none"), method_name("clsclip", "mini", "tiles"),
+        method_name("clsclip", "mini", "detector"), method_name("clipseg", "clipseg", "detector"),
+        method_name("boxes", "mini", "detector"),
+    ]  # fmt: skip
+    assert named == [
+        "ClsCLIP (mini)", "ClsCLIP (mini, tiles)", "ClsCLIP+ (mini, detector)",
+        "CLIPSeg (clipseg, detector)", "region proposals as masks (detector)",
+    ]  # fmt: skip
 
 
 def test_scenes_are_measured_with_own_and_with_other_words(tiny_model: Path) -> None:

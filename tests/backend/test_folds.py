@@ -213,7 +213,7 @@ def test_a_head_is_trained_and_measured_on_a_fold(
     found = json.loads(said.out.partition("{")[1] + said.out.partition("{")[2])
     assert set(found["per_class"]) == {"potted plant", "sheep", "couch", "train", "tv"}
     assert found["images"] == 6  # two neighbours each, one of them of fold 2 or 0
-    own = f"| {head} | {100 * found['miou']:.1f} |"
+    own = f"| ClsCLIP ({head}) | {100 * found['miou']:.1f} |"
     assert own in said.err
     assert "| ClsCLIP+ | 71.1 | 71.5 | 80.6 | paper, Table 4b |" in said.err
     assert main(["evaluate", "--model", str(head), "--dataset", "coco-20i"]) == 2

@@ -25,12 +25,14 @@ from torch import Tensor
 
 from clsclip.errors import CheckpointError, FileError
 from clsclip.model.clip import ClipTowers, load_towers
+from clsclip.model.clipseg_config import clipseg_version
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     BaseWeights,
     ModelConfig,
+    is_clipseg,
     read_config,
 )
 from clsclip.model.files import flush
@@ -300,7 +302,14 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def model_version(folder: Path) -> str:
-    """Twelve hexadecimal digits that identify base weights and heads of a model directory."""
+    """Twelve hexadecimal digits that identify the weights of a model directory of either kind.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    if is_clipseg(folder):
+        return clipseg_version(folder)
     config = read_config(folder)
     digest = hashlib.sha256(config.base.sha256.encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())

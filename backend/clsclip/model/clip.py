@@ -7,7 +7,7 @@ the layer whose input is meant, counted from 0.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,23 +22,28 @@ _MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
 _STD: Final = (0.26862954, 0.26130258, 0.27577711)
 
 
-def normalise(pixels: Tensor) -> Tensor:
-    """Shift and scale RGB values in [0, 1], shape (B, 3, H, W), as CLIP was trained."""
-    mean = torch.tensor(_MEAN, dtype=pixels.dtype, device=pixels.device)
-    std = torch.tensor(_STD, dtype=pixels.dtype, device=pixels.device)
-    return (pixels - mean[:, None, None]) / std[:, None, None]
+def normalise(pixels: Tensor, mean: Sequence[float] = _MEAN, std: Sequence[float] = _STD) -> Tensor:
+    """Shift and scale RGB values in [0, 1], shape (B, 3, H, W), by default as CLIP was trained."""
+    middle = torch.tensor(mean, dtype=pixels.dtype, device=pixels.device)
+    spread = torch.tensor(std, dtype=pixels.dtype, device=pixels.device)
+    return (pixels - middle[:, None, None]) / spread[:, None, None]
+
+
+def tokenise(
+    tokenizer: CLIPTokenizer, texts: Sequence[str], longest: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Ids of the tokens of texts, and which of them are no padding, both of shape (K, length)."""
+    tokens = tokenizer(
+        list(texts), padding=True, truncation=True, return_tensors="pt", max_length=longest
+    )
+    return tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
 
 
 def encode_text(clip: CLIPModel, tokenizer: CLIPTokenizer, texts: Sequence[str]) -> Tensor:
     """End-of-text token of each text after the final LayerNorm, shape (K, d) (Eq. 1)."""
-    tokens = tokenizer(
-        list(texts), padding=True, truncation=True, return_tensors="pt",
-        max_length=cast(Any, clip.config).text_config.max_position_embeddings,
-    )  # fmt: skip
-    output = clip.text_model(
-        input_ids=tokens["input_ids"].to(clip.device),
-        attention_mask=tokens["attention_mask"].to(clip.device),
-    )
+    longest = cast(Any, clip.config).text_config.max_position_embeddings
+    ids, mask = tokenise(tokenizer, texts, longest, clip.device)
+    output = clip.text_model(input_ids=ids, attention_mask=mask)
     return cast(Tensor, output.pooler_output)
 
 
@@ -120,6 +125,13 @@ class ClipTowers(nn.Module):
         """Output of layer ``index`` for its input, both of shape (B, 1 + m, D) (Eq. 3)."""
         return cast(Tensor, self.layers[index](tokens, attention_mask=None))
 
+    def patch_tokens(self, pixels: Tensor) -> Tensor:
+        """E_N without a word: patch tokens that leave the last layer, shape (B, m, D)."""
+        tokens = self.embed(pixels)
+        for index in range(len(self.layers)):
+            tokens = self.run_layer(index, tokens)
+        return tokens[:, 1:]
+
     def fingerprint(self) -> str:
         """SHA-256 of all weights as float32, independent of the file format they came in."""
         digest = hashlib.sha256()
@@ -172,13 +184,25 @@ def load_towers(source: str | Path, revision: str | None = None) -> ClipTowers:
                 f"or use the bundled model 'mini'. ({error})"
             ) from error
         raise
-    faults = {key: sorted(report[key]) for key in report if report[key]}
-    if faults:
+    if faults := loading_faults(report):
         raise CheckpointError(
             f"The CLIP weights of '{source}' do not fit their configuration: {faults}. "
             "Get the complete model again."
         )
     return ClipTowers(clip, tokenizer)
+
+
+def loading_faults(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What transformers reports of tensors that were missing, superfluous or misshapen.
+
+    Files of older versions hold the numbers of the positions too, which mean nothing.
+    """
+    found = {
+        key: sorted(str(name) for name in names if not str(name).endswith("position_ids"))
+        for key, names in report.items()
+        if names
+    }
+    return {key: names for key, names in found.items() if names}
 
 
 def random_towers(config: CLIPConfig, tokenizer: CLIPTokenizer) -> ClipTowers:

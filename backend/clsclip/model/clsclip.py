@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class ClsClip(nn.Module):
     towers : ClipTowers
     settings : HeadSettings
     """
+
+    any_object = True
 
     def __init__(self, towers: ClipTowers, settings: HeadSettings) -> None:
         super().__init__()
@@ -120,6 +122,14 @@ class ClsClip(nn.Module):
         grid = (pixels.shape[2] // side, pixels.shape[3] // side)
         return Encoded(tokens, self.decoder.look(pixels), grid)
 
+    def encode_beside(self, encoded: Encoded, pixels: Tensor) -> Encoded:
+        """What this head knows of images that another one on the same towers has encoded."""
+        return replace(encoded, detail=self.decoder.look(pixels))
+
+    def patch_tokens(self, pixels: Tensor) -> Tensor:
+        """Patch tokens that leave the last visual layer without a word, shape (B, m, D)."""
+        return self.towers.patch_tokens(pixels)
+
     def guide(self, shallow: Tensor, text_cls: Tensor) -> Tensor:
         """Output of the last visual layer under the guidance of a word (Eq. 6 and 7).
 
@@ -176,6 +186,16 @@ class ClsClip(nn.Module):
         Tensor, shape (B, H, W)
         """
         return self.decode(self.encode(pixels), text_cls)
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of the square that is read at once."""
+        return self.settings.image_size
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.towers.patch_size
 
     def head_state(self) -> dict[str, Tensor]:
         """Weights of the trained part only."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from clsclip.config import Settings
-from clsclip.errors import CheckpointError
+from clsclip.config import DEFAULT_MODEL, Settings
+from clsclip.errors import CheckpointError, InvalidConfigError
 from clsclip.wire import describe_validation
 
 CONFIG_FILE: Final = "config.json"
@@ -112,14 +113,31 @@ class ModelConfig(Settings):
     )
 
 
+def is_clipseg(folder: Path) -> bool:
+    """Whether a folder is a CLIPSeg, as transformers writes it; False where that is not known."""
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("model_type") == "clipseg"
+
+
 def read_config(folder: Path) -> ModelConfig:
-    """Read and check a model directory's ``config.json``.
+    """Read and check the ``config.json`` of a ClsCLIP model, such as can be taught.
 
     Raises
     ------
     CheckpointError
+    InvalidConfigError
+        If it is a CLIPSeg, of which :mod:`clsclip.model.description` knows.
     """
     file = folder / CONFIG_FILE
+    if is_clipseg(folder):
+        raise InvalidConfigError(
+            f"'{folder}' is a CLIPSeg: it segments, but cannot be taught, gone on from or bundled. "
+            f"A ClsCLIP can: choose '{DEFAULT_MODEL}', a version of it, or what "
+            "'napari-clsclip-train fit' wrote."
+        )
     try:
         return ModelConfig.model_validate_json(file.read_bytes())
     except OSError as error:

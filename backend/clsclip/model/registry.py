@@ -9,8 +9,9 @@ from typing import Final
 import platformdirs
 
 from clsclip.config import DEFAULT_MODEL
-from clsclip.errors import CheckpointError, UnknownModelError
-from clsclip.model.config import CONFIG_FILE, WEIGHTS_FILE, read_config
+from clsclip.errors import UnknownModelError
+from clsclip.model.config import CONFIG_FILE
+from clsclip.model.description import describe_model, model_fault
 from clsclip.model.versions import ActiveVersion, active_version, finished_versions
 from clsclip.wire import ModelInfo
 
@@ -39,10 +40,10 @@ def list_models() -> tuple[ModelInfo, ...]:
     """Models that have a name; the one that is active comes first, then the bundled one."""
     models = []
     for name, folder in _named().items():
-        reason = _fault(folder)
+        reason = model_fault(folder)
         models.append(
             ModelInfo(
-                name=name, description="" if reason else read_config(folder).description,
+                name=name, description="" if reason else describe_model(folder).text,
                 available=reason is None, reason=reason,
             )
         )  # fmt: skip
@@ -57,17 +58,6 @@ def active_model() -> ActiveVersion:
 
 def _available(models: Iterable[ModelInfo]) -> frozenset[str]:
     return frozenset(model.name for model in models if model.available)
-
-
-def _fault(folder: Path) -> str | None:
-    """Why a model directory cannot be used, as far as that shows without reading its weights."""
-    try:
-        read_config(folder)
-    except CheckpointError as error:
-        return error.message
-    if not (folder / WEIGHTS_FILE).is_file():
-        return f"'{folder / WEIGHTS_FILE}' is missing. Copy the model directory again."
-    return None
 
 
 def find_model(name: str) -> Path:

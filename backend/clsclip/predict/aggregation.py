@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.config import DEFAULT_THRESHOLD
@@ -101,6 +102,24 @@ def look_inside(
         steps.done()
     zooms = [size / max(frames[place].height, frames[place].width) for place in places]
     return Seen(joined.probability, joined.trust, joined.owners, float(np.median(zooms)))
+
+
+def owners_of(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:
+    """Which region each pixel of each word belongs to; None: no word has regions.
+
+    Parameters
+    ----------
+    inside : mapping of int to Seen
+        By the places of words.
+    shape : tuple of int
+        Words, rows and columns.
+    """
+    if not inside:
+        return None
+    owners = np.zeros(shape, dtype=np.uint16)
+    for k, seen in inside.items():
+        owners[k] = seen.owners.cpu().numpy()
+    return owners
 
 
 class _Joined:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from clsclip.model.clsclip import ClsClip
+from clsclip.model.network import Network
 
 
 @dataclass(frozen=True)
@@ -17,13 +18,13 @@ class Asked:
     Attributes
     ----------
     tokens : tuple of Tensor, each of shape (d,)
-        T^cls, in the number format of the heads.
-    heads : tuple of ClsClip
+        What the words are to the network (T^cls), in the number format of the heads.
+    heads : tuple of Network
         All share their towers.
     """
 
     tokens: tuple[Tensor, ...]
-    heads: tuple[ClsClip, ...]
+    heads: tuple[Network[Any], ...]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -54,6 +55,6 @@ class Asked:
         seen = {self.heads[0]: first}
         for token, head in zip(self.tokens, self.heads, strict=True):
             if head not in seen:
-                seen[head] = replace(first, detail=head.decoder.look(crops))
+                seen[head] = head.encode_beside(first, crops)
             logits = head.decode(seen[head], token.expand(len(crops), -1))
             yield logits.float().sigmoid()

@@ -1,11 +1,11 @@
-"""Segment images with ClsCLIP: the one entry point of service, command line and Python."""
+"""Segment images with a model: the one entry point of service, command line and Python."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +15,18 @@ from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, RegionMode, SegmentSettings
 from clsclip.errors import DeviceError, InvalidConfigError
-from clsclip.model.checkpoint import load_model, load_word_heads, model_version
+from clsclip.model.checkpoint import model_version
 from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
-from clsclip.predict.aggregation import Seen, look_inside
+from clsclip.predict.aggregation import Seen, look_inside, owners_of
 from clsclip.predict.asked import Asked
+from clsclip.predict.loaded_model import LoadedModel
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
 from clsclip.predict.tiling import OVERLAP, window_boxes
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
 from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
-from clsclip.predict.wording import without_article
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
@@ -35,17 +34,15 @@ from clsclip.segmentation import RegionUsed, Segmentation
 from clsclip.typed_words import check_words
 from clsclip.zoom import whole_image_zoom
 
-_MAX_CACHED_WORDS: Final = 4096
-
 
 class Predictor:
     """A loaded model that turns images and words into foreground probabilities.
 
     An image is encoded once up to the first replaced layer; each further word costs only the
-    layers from there on. Words that the model was taught are read by heads of their own, see
-    :mod:`clsclip.model.word_heads`. One predictor serves one thread at a time. A folder
-    ``detector`` in the model directory is the detector that proposes regions when it is asked to
-    (ClsCLIP+).
+    layers from there on, or with CLIPSeg its decoder. Words that the model was taught are read by
+    heads of their own, see :mod:`clsclip.model.word_heads`. One predictor serves one thread at a
+    time. A folder ``detector`` in the model directory is the detector that proposes regions when it
+    is asked to (ClsCLIP+).
 
     Parameters
     ----------
@@ -73,11 +70,9 @@ class Predictor:
         self.device = choose_device(device)
         self.dtype = fast_dtype(self.device)
         self.version = model_version(folder)
-        self._model = load_model(folder).to(self.device, self.dtype)
-        self._reads = NetworkInput(self._model.settings.image_size, self._model.towers.patch_size)
-        self._word_heads = load_word_heads(folder, self._model)
-        self._head_of = HeadChoice(self._model, self._word_heads)
-        self._text_cls: dict[tuple[str, bool], Tensor] = {}
+        self._loaded = LoadedModel(folder, model, self.device, self.dtype)
+        self._model = self._loaded.network
+        self._reads = NetworkInput(self._model.image_size, self._model.patch_size)
         self._generators = Generators(folder, device=str(self.device))
 
     def whole_image_zoom(self, shape: tuple[int, int]) -> float:
@@ -89,16 +84,17 @@ class Predictor:
 
         Parameters
         ----------
-        words : sequence of str
-            Canonical.
-        head : mapping of str to Tensor
-            As :meth:`clsclip.model.clsclip.ClsClip.head_state` gives it; the same shapes.
+        words, head
+            As :meth:`clsclip.predict.loaded_model.LoadedModel.teach` takes them.
         version : str
             Names the new state of the model in its results.
+
+        Raises
+        ------
+        InvalidConfigError
+            If the model is no ClsCLIP.
         """
-        new = WordHead(tuple(words), head_like(self._model, head))
-        self._word_heads = with_word_head(self._word_heads, new)
-        self._head_of = HeadChoice(self._model, self._word_heads)
+        self._loaded.teach(words, head)
         self.version = version
 
     def check_proposals(
@@ -117,6 +113,41 @@ class Predictor:
             See :meth:`clsclip.regions.generators.Generators.check`.
         """
         self._generators.check(regions, words, detector=detector)
+
+    def propose(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        regions: RegionMode,
+        *,
+        contrast_limits: tuple[float, float] | None = None,
+        detector: str = "",
+    ) -> tuple[tuple[RegionUsed, ...], ...]:
+        """Region proposals of every word, without a look inside them (P_k of section 3.4).
+
+        Parameters
+        ----------
+        image, words, regions, contrast_limits, detector
+            As :meth:`segment` takes them.
+
+        Returns
+        -------
+        tuple of tuple of RegionUsed, length K
+            Empty for a word that is to be looked for in the whole image.
+
+        Raises
+        ------
+        InvalidImageError, InvalidWordError, InvalidConfigError, CheckpointError, DeviceError
+        ModelUnavailableError
+            As :meth:`segment`.
+        """
+        checked = check_words(tuple(words))
+        rgb = to_rgb(image, contrast_limits)
+        self._generators.check(regions, checked, detector=detector)
+        if regions == "none":
+            return ((),) * len(checked)
+        proposals = self._propose(rgb, checked, regions, detector, (), Steps(None, None))
+        return tuple(proposal.used for proposal in proposals)
 
     def segment(
         self,
@@ -166,7 +197,8 @@ class Predictor:
         vouched : bool
             A person says that every region shows its word. A pixel then takes the higher one of
             the probabilities of the word and of :data:`clsclip.predict.regions.ANY_OBJECT`, so
-            that words which the model hardly knows get an outline too (ours).
+            that words which the model hardly knows get an outline too (ours). CLIPSeg has not
+            learnt that word, and is asked for its own alone.
         progress : callable, optional
             Called with (steps done, steps known so far). Proposing regions is a step per word.
         cancelled : callable, optional
@@ -212,7 +244,8 @@ class Predictor:
         with torch.inference_mode(), _device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             asked = self._ask(checked, templates)
-            anything = self._ask([ANY_OBJECT] if vouched else [], templates)
+            vouches = vouched and self._model.any_object
+            anything = self._ask([ANY_OBJECT] if vouches else [], templates)
             inside = {
                 k: look_inside(
                     pixels,
@@ -246,7 +279,7 @@ class Predictor:
             seconds=time.perf_counter() - started,
             region_reasons=tuple(proposal.reason for proposal in proposals),
             proposals=tuple(used),
-            owners=_owners(inside, (len(checked), *shape)),
+            owners=owners_of(inside, (len(checked), *shape)),
         )
 
     def embedding(
@@ -273,11 +306,7 @@ class Predictor:
         with torch.inference_mode(), _device_faults(self.device):
             side = (self._reads.size, self._reads.size)
             pixels = resize(to_tensor(rgb).to(self.device), side).to(self.dtype)
-            towers = self._model.towers
-            tokens = towers.embed(pixels)
-            for index in range(len(towers.layers)):
-                tokens = towers.run_layer(index, tokens)
-            mean = F.normalize(tokens[0, 1:].float().mean(0), dim=0)
+            mean = F.normalize(self._model.patch_tokens(pixels)[0].float().mean(0), dim=0)
         vector: NDArray[np.float32] = mean.cpu().numpy()
         return vector
 
@@ -324,17 +353,7 @@ class Predictor:
         return tuple(proposals)
 
     def _ask(self, words: Sequence[str], templates: bool) -> Asked:
-        tokens = tuple(self._word(word, templates) for word in words)
-        return Asked(tokens, tuple(self._head_of(without_article(word)) for word in words))
-
-    def _word(self, word: str, templates: bool) -> Tensor:
-        """T^cls of a word, shape (d,), remembered."""
-        key = (word, templates)
-        if key not in self._text_cls:
-            if len(self._text_cls) >= _MAX_CACHED_WORDS:
-                self._text_cls.clear()
-            self._text_cls[key] = self._model.text_cls([without_article(word)], templates)[0]
-        return self._text_cls[key]
+        return self._loaded.ask(words, templates)
 
     def _tiles(self, shape: tuple[int, int], zoom: float) -> tuple[RegionUsed, ...]:
         """The windows at a zoom; none if they are too many to be shown."""
@@ -361,16 +380,6 @@ def _joined(
         whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
         probability = probability + (1 - inside.trust) * whole
     return quantise(probability), inside.zoom
-
-
-def _owners(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:
-    """Which region each pixel of each word belongs to."""
-    if not inside:
-        return None
-    owners = np.zeros(shape, dtype=np.uint16)
-    for k, seen in inside.items():
-        owners[k] = seen.owners.cpu().numpy()
-    return owners
 
 
 def _largest_zoom() -> float:

@@ -23,7 +23,7 @@ from clsclip.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from clsclip.model.config import read_config
+from clsclip.model.description import describe_model
 from clsclip.model.device import describe_device
 from clsclip.model.registry import find_model, list_models
 from clsclip.segmentation import Segmentation
@@ -170,7 +170,7 @@ def _routes(settings: BackendSettings, jobs: JobQueue, device: str) -> APIRouter
     @router.get("/window", responses=error_answers(404))
     def window(model: Annotated[str, Query(min_length=1)]) -> ModelWindow:
         """How much of an image a model looks at at once."""
-        return ModelWindow(image_size=read_config(find_model(model)).head.image_size)
+        return ModelWindow(image_size=describe_model(find_model(model)).image_size)
 
     @router.post(
         "/segment",

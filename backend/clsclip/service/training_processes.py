@@ -22,6 +22,7 @@ from clsclip.errors import (
     InvalidWordError,
     NotFoundError,
 )
+from clsclip.model.config import read_config
 from clsclip.model.registry import active_model, find_model, list_models
 from clsclip.model.run_state import CANCEL_FILE
 from clsclip.model.versions import new_version, run_folders, settle, versions_folder
@@ -88,12 +89,15 @@ class TrainingProcesses:
             If a training runs.
         InvalidWordError, NotFoundError
             If a word cannot be one, or nothing was accepted for it.
-        UnknownModelError
+        UnknownModelError, CheckpointError
+        InvalidConfigError
+            If the model cannot be taught.
         FileError, StoreError
         """
         words = check_words(request.words)
-        images = _count(store, words)
         folder = find_model(request.model)
+        read_config(folder)
+        images = _count(store, words)
         known = [model.name for model in list_models()]
         model = request.model if request.model in known else str(folder.absolute())
         with self._starting():

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from clsclip.training.examples import Example, Source
 from clsclip.training.folds import FoldSettings, fold_source
 from clsclip.training.formats import LabelFolder
 from clsclip.training.looks import look
+from clsclip.training.methods import NO_BOXES, Method, method_name, method_of
 from clsclip.training.metrics import Scores
 from clsclip.training.paper_figures import beside_the_paper
 from clsclip.training.scenes import Scenes
@@ -44,6 +45,8 @@ _ANNOTATED: Final = ("boxes", "manual")
 SCENE_SEED: Final = 2**31
 """Seed of the scenes to measure with, which no training run uses."""
 
+CLIPSEG_MODEL: Final = "clipseg"
+"""Name of the published CLIPSeg."""
 
 MOST_IMAGES: Final = 300
 """Of a data folder, unless more are asked for."""
@@ -83,15 +86,22 @@ class EvaluateSettings(
     pairs: int = Field(
         4, title="Pairs", description="Largest number of words asked of one scene.", ge=1
     )
-    regions: Literal["none", "auto", "detector", "open-vocabulary", "tiles", "boxes", "manual"] = (
-        Field(
-            "none",
-            title="Regions",
-            description="boxes: the annotated boxes are the region proposals, and are measured as "
-            "masks themselves too. manual: likewise, and as if a person vouched for their words. "
-            "The others are those of the label command; boxes of a detector are measured as masks "
-            "too.",
-        )
+    method: Method | None = Field(
+        None,
+        title="Method",
+        description=f"What is measured. clsclip, clipseg: such a model; for clipseg, --model is "
+        f"'{CLIPSEG_MODEL}' unless another one is named. boxes: region proposals, taken as masks "
+        "(Table 6). Empty: what --model is.",
+    )
+    regions: Literal[
+        "none", "auto", "detector", "yolo", "open-vocabulary", "tiles", "boxes", "manual"
+    ] = Field(
+        "none",
+        title="Regions",
+        description="boxes: the annotated boxes are the region proposals, and are measured as "
+        "masks themselves too. manual: likewise, and as if a person vouched for their words. "
+        "The others are those of the label command, and yolo is another name of detector; boxes "
+        "of a detector are measured as masks too.",
     )
     shuffled: bool = Field(
         False,
@@ -123,6 +133,7 @@ class Figures(Settings):
 class Evaluation(Settings):
     """Figures of one model on one set of images; IoU in [0, 1]."""
 
+    method: Method
     model: str
     model_version: str
     images: int
@@ -163,8 +174,11 @@ def evaluate(
         If the settings do not fit together.
     FileError
         If files are missing, unreadable, or an image and its labels differ in size.
+    UnknownModelError, ModelUnavailableError, CheckpointError, DeviceError
     """
+    settings = _plain(settings)
     _check(settings)
+    method = method_of(settings.model, settings.method)
     predictor = Predictor(settings.model, device=settings.device)
     parts: dict[str, Scores] = {}
     objects = ObjectEvaluation(InstanceOptions.of(settings))
@@ -174,15 +188,20 @@ def evaluate(
         images += 1
         for question in questions:
             example = question.example
+            image = disturb(example.image, settings.change)
             started = time.perf_counter()
-            result = predictor.segment(
-                disturb(example.image, settings.change), [question.asked],
-                zoom=settings.zoom, templates=settings.templates,
-                regions=_regions(settings, question), detector=settings.detector,
-                vouched=settings.regions == "manual",
-            )  # fmt: skip
+            if method == "boxes":
+                regions = _proposals(predictor, image, question, settings)
+                predicted = _filled(regions, image.shape)
+            else:
+                result = predictor.segment(
+                    image, [question.asked], zoom=settings.zoom, templates=settings.templates,
+                    regions=_regions(settings, question), detector=settings.detector,
+                    vouched=settings.regions == "manual",
+                )  # fmt: skip
+                regions = result.proposals[0] if result.proposals else ()
+                predicted = result.labels(settings.threshold) > 0
             seconds += time.perf_counter() - started
-            predicted = result.labels(settings.threshold) > 0
             truth = disturb_mask(question.truth, settings.change)
             ignore = example.ignore
             if ignore is not None:
@@ -195,29 +214,40 @@ def evaluate(
             for name in names:
                 part = parts.setdefault(name, Scores()) if name else scores
                 part.add(question.word, predicted, truth, ignore)
-            regions = result.proposals[0] if result.proposals else ()
-            if settings.regions not in ("none", "tiles") and not _tiled(regions):
+            proposed = method != "boxes" and settings.regions not in ("none", "tiles")
+            if proposed and not _tiled(regions):
                 boxes = parts.setdefault("boxes as masks", Scores())
                 boxes.add(question.word, _filled(regions, truth.shape), truth, ignore)
             if settings.instances:
                 shape = (predicted.shape[0], predicted.shape[1])
                 whole = predictor.segment(
-                    disturb(example.image, settings.change), [question.asked],
+                    image, [question.asked],
                     zoom=predictor.whole_image_zoom(shape), templates=settings.templates,
                 )  # fmt: skip
                 objects.add(result, whole, settings.threshold, example.objects.get(question.word))
             marked, pixels = marked + int(predicted.sum()), pixels + predicted.size
             tell(f"{images}: {question.asked}: IoU {scores.images[question.word][-1]:.3f}")
     if settings.dataset:
-        name = f"{settings.model}{'' if settings.regions == 'none' else f', {settings.regions}'}"
+        name = method_name(method, settings.model, settings.regions)
         tell(beside_the_paper(settings.dataset, settings.fold, scores.miou, scores.fb_iou, name))
     return Evaluation(
-        model=settings.model, model_version=predictor.version, images=images, miou=scores.miou,
-        fb_iou=scores.fb_iou, per_class=scores.per_class, image_mean=scores.image_mean,
+        method=method, model=settings.model, model_version=predictor.version, images=images,
+        miou=scores.miou, fb_iou=scores.fb_iou, per_class=scores.per_class,
+        image_mean=scores.image_mean,
         foreground=marked / max(pixels, 1), seconds=seconds,
         parts={name: _figures(part) for name, part in parts.items()},
         objects=objects.figures() if settings.instances else {},
     )  # fmt: skip
+
+
+def _plain(settings: EvaluateSettings) -> EvaluateSettings:
+    """The settings without other names and with the model that the method means."""
+    changes: dict[str, str] = {}
+    if settings.regions == "yolo":
+        changes["regions"] = "detector"
+    if settings.method == "clipseg" and "model" not in settings.model_fields_set:
+        changes["model"] = CLIPSEG_MODEL
+    return settings.model_copy(update=changes)
 
 
 def _check(settings: EvaluateSettings) -> None:
@@ -236,15 +266,32 @@ def _check(settings: EvaluateSettings) -> None:
         raise InvalidConfigError("Annotated regions cannot be joined with a change of size.")
     if settings.instances and settings.change in SCALES:
         raise InvalidConfigError("--instances cannot be joined with a change of size.")
+    if settings.method == "boxes" and settings.regions in NO_BOXES:
+        raise InvalidConfigError(
+            f"--method boxes takes region proposals as masks, which --regions {settings.regions} "
+            "does not name. Use detector (yolo), open-vocabulary, boxes or manual."
+        )
+    if settings.method == "boxes" and settings.instances:
+        raise InvalidConfigError("--instances cannot be joined with --method boxes.")
 
 
 def _regions(
     settings: EvaluateSettings, question: _Question
 ) -> Mapping[str, Sequence[Box]] | RegionMode:
     """What the predictor takes for regions."""
-    if settings.regions == "boxes" or settings.regions == "manual":  # noqa: PLR1714 - for mypy
+    if settings.regions in _ANNOTATED:
         return {question.asked: question.boxes}
-    return settings.regions
+    return cast(RegionMode, settings.regions)
+
+
+def _proposals(
+    predictor: Predictor, image: NDArray[Any], question: _Question, settings: EvaluateSettings
+) -> tuple[RegionUsed, ...]:
+    """Regions that are taken as masks."""
+    if settings.regions in _ANNOTATED:
+        return tuple(RegionUsed(box, None, "given") for box in question.boxes)
+    mode = cast(RegionMode, settings.regions)
+    return predictor.propose(image, [question.asked], mode, detector=settings.detector)[0]
 
 
 def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
@@ -324,7 +371,7 @@ def _tiled(regions: Sequence[RegionUsed]) -> bool:
 
 
 def _filled(regions: Sequence[RegionUsed], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    mask = np.zeros(shape, dtype=bool)
+    mask = np.zeros(shape[:2], dtype=bool)
     for region in regions:
         mask[inside(region.box, (shape[0], shape[1]))] = True
     return mask

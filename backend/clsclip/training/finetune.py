@@ -208,6 +208,7 @@ def _finetune(
     settings: FinetuneSettings, run: Run, session: _Session, group: ProcessGroup
 ) -> Report:
     folder = find_model(settings.model)
+    read_config(folder)  # before many labels are read: not every model can be taught
     data = read_lesson(settings, folder, session.tell)
     words, held_out = data.words, data.held_out
     session.check()
