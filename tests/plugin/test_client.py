@@ -63,15 +63,10 @@ def test_largest_answers_fit(stub: Stub, client: Client) -> None:
     answer = Segmentation(
         plane, ("cell",), "mini", "v", (1.0,), 0.5, owners=plane.astype(np.uint16), attention=maps
     )
-    stub.replies["POST"] = lambda path, body: (
-        200,
-        "application/x-npz",
-        encode_segmentation(answer),
-    )
+    sent = [encode_segmentation(each) for each in (answer, replace(answer, attention=None))]
+    stub.replies["POST"] = lambda path, body: (200, "application/x-npz", sent.pop(0))
     asked = REQUEST.model_copy(update={"attention": True})
     assert client.segment(image, asked, "id").attention is not None
-    plain = replace(answer, attention=None)
-    stub.replies["POST"] = lambda path, body: (200, "application/x-npz", encode_segmentation(plain))
     assert client.segment(image, REQUEST, "id").owners is not None
 
 

@@ -146,9 +146,8 @@ def test_attention_is_shown_on_one_scale_with_the_original_hidden(
     assert names == [
         "slide", "attention, original [CLS]", "cell, attention", "nucleus, attention", "result",
     ]  # fmt: skip
-    expected = dict(
-        zip(names[1:4], (maps.original, maps.replaced[1], maps.replaced[0]), strict=True)
-    )
+    shown = (maps.original, maps.replaced[1], maps.replaced[0])
+    expected = dict(zip(names[1:4], shown, strict=True))
     every = np.stack(list(expected.values()))
     for name, values in expected.items():
         layer = viewer.layers[name]
@@ -173,8 +172,9 @@ def test_attention_of_planes_gathers_apart_from_probabilities(
     for z in range(5):
         shown = attention(z)
         for name, values in (
-            ("nucleus, attention", shown.replaced[0]), ("attention, original [CLS]", shown.original),
-        ):  # fmt: skip
+            ("nucleus, attention", shown.replaced[0]),
+            ("attention, original [CLS]", shown.original),
+        ):
             expected = values if z in (1, 4) else np.zeros((16, 20))
             assert_allclose(viewer.layers[name].data[z], expected)
 
