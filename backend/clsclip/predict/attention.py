@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.errors import InvalidConfigError
+from clsclip.model.clip import ClipTowers
 from clsclip.model.cls_attention import noted_attention
 from clsclip.model.clsclip import ClsClip
 from clsclip.predict.asked import Asked
@@ -31,8 +32,10 @@ def replaces_cls(model: object) -> bool:
     return isinstance(model, ClsClip) and len(model.projections) > 0
 
 
-def attention_layers(model: object, name: str, layers: Sequence[int]) -> tuple[int, ...]:
-    """The layers whose attention is shown.
+def attentive_towers(
+    model: object, name: str, layers: Sequence[int]
+) -> tuple[ClipTowers, tuple[int, ...]]:
+    """The towers and the layers whose attention is shown.
 
     Parameters
     ----------
@@ -58,12 +61,12 @@ def attention_layers(model: object, name: str, layers: Sequence[int]) -> tuple[i
             raise InvalidConfigError(
                 f"The visual encoder of '{name}' has no layer {index}; it has 0 to {depth - 1}."
             )
-    return tuple(dict.fromkeys(layers)) or (depth - 1,)
+    return model.towers, tuple(dict.fromkeys(layers)) or (depth - 1,)
 
 
 def attention_maps(
-    pixels: Tensor, asked: Asked, layers: Sequence[int], zoom: float, reads: NetworkInput,
-    steps: Steps,
+    pixels: Tensor, asked: Asked, towers: ClipTowers, layers: Sequence[int], zoom: float,
+    reads: NetworkInput, steps: Steps,
 ) -> tuple[NDArray[np.float16], NDArray[np.float16]]:  # fmt: skip
     """Attention of the [CLS] to every pixel of an image.
 
@@ -73,6 +76,8 @@ def attention_maps(
         RGB in [0, 1].
     asked : Asked
         K words, whose heads all replace the [CLS].
+    towers : ClipTowers
+        Of all the heads.
     layers : sequence of int, length L
     zoom : float
         Model pixels per image pixel. Where that takes several windows, each window has a [CLS] of
@@ -86,7 +91,7 @@ def attention_maps(
     replaced : ndarray of float16, shape (K, L, H, W)
         See :class:`clsclip.segmentation.AttentionMaps`.
     """
-    attention = _Attention(asked, tuple(layers), reads.patch)
+    attention = _Attention(asked, towers, tuple(layers), reads.patch)
     seen = look(pixels, (1 + len(asked)) * len(layers), attention.maps, zoom, reads, steps)
     maps = np.empty((len(seen), *pixels.shape[2:]), np.float16)
     for k, each in enumerate(seen):
@@ -100,6 +105,7 @@ class _Attention:
     """What crops are looked at for."""
 
     asked: Asked
+    towers: ClipTowers
     layers: tuple[int, ...]
     patch: int
 
@@ -108,17 +114,16 @@ class _Attention:
         grid = (crops.shape[2] // self.patch, crops.shape[3] // self.patch)
         size = (crops.shape[2], crops.shape[3])
         crops = crops.to(self.asked.tokens[0].dtype)
-        towers = self.asked.heads[0].towers  # all heads share them
-        with noted_attention(towers, self.layers) as noted:
+        with noted_attention(self.towers, self.layers) as noted:
 
             def shown() -> Iterator[Tensor]:
                 for index in self.layers:
                     shares = noted[index].reshape(-1, 1, *grid) * (grid[0] * grid[1])
                     yield F.interpolate(shares, size, mode="bilinear")[:, 0]
 
-            tokens = towers.embed(crops)
+            tokens = self.towers.embed(crops)
             for index in range(max(self.layers) + 1):
-                tokens = towers.run_layer(index, tokens)
+                tokens = self.towers.run_layer(index, tokens)
             yield from shown()
             for _ in self.asked.probabilities(crops):  # runs the layers for one word after another
                 yield from shown()

@@ -21,7 +21,7 @@ from clsclip.model.registry import find_model
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.aggregation import Seen, look_inside
 from clsclip.predict.asked import Asked
-from clsclip.predict.attention import attention_layers, attention_maps, replaces_cls
+from clsclip.predict.attention import attention_maps, attentive_towers, replaces_cls
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
@@ -289,12 +289,13 @@ class Predictor:
         """
         checked = check_words(tuple(words))
         _check_zoom(zoom)
-        chosen = attention_layers(self._model, self.name, layers)
+        towers, chosen = attentive_towers(self._model, self.name, layers)
         rgb = to_rgb(image, contrast_limits)
         with torch.inference_mode(), _device_faults(self.device):
             original, replaced = attention_maps(
                 to_tensor(rgb).to(self.device),
                 self._ask(checked, templates),
+                towers,
                 chosen,
                 zoom or self.whole_image_zoom((rgb.shape[0], rgb.shape[1])),
                 self._reads,
