@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.errors import InvalidConfigError
+
+_SAMPLES: Final = 10**6
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,20 @@ class Segmentation:
             ids[better] = k
             best = np.maximum(best, probability)
         return ids
+
+
+def brightest_attention(maps: NDArray[np.floating[Any]]) -> float:
+    """The attention that is shown brightest, so that maps are shown on one scale; above 0.
+
+    A few patches often take far more than all others, so it is the 99.5th percentile.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (n, H, W)
+        As :class:`AttentionMaps` holds them; of large ones, some pixels count.
+    """
+    step = max(1, round((maps.size / _SAMPLES) ** 0.5))
+    return float(np.percentile(maps[:, ::step, ::step].astype(np.float32), 99.5)) or 1.0
 
 
 def lowest_foreground(threshold: float) -> int:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clsclip.segmentation import AttentionMaps
-
-_SHOWN: Final = 99.5
-"""Percentile of the values that is shown brightest; a few patches often take far more."""
-
-_SAMPLES: Final = 10**6
+from clsclip.segmentation import AttentionMaps, brightest_attention
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,4 @@ class ShownAttention:
 def shown_attention(maps: AttentionMaps) -> ShownAttention:
     """What is shown of the last layer of an answer; takes a moment for a large plane."""
     every = np.concatenate([maps.original[-1:], maps.replaced[:, -1]]).astype(np.float32)
-    step = max(1, round((every.size / _SAMPLES) ** 0.5))
-    brightest = float(np.percentile(every[:, ::step, ::step], _SHOWN))
-    return ShownAttention(every[0], every[1:], brightest or 1.0)
+    return ShownAttention(every[0], every[1:], brightest_attention(every))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from clsclip.segmentation import AttentionMaps
+from clsclip.segmentation import AttentionMaps, brightest_attention
 
 PANEL: Final = 320
 """Pixels of the longer side of a panel."""
@@ -18,8 +17,6 @@ _GAP: Final = 8
 _TEXT: Final = 15
 _LINE: Final = 24
 _BAR: Final = 12
-_SHOWN: Final = 99.5
-"""Percentile of a row's values that is shown brightest; a few patches often take far more."""
 
 
 def attention_figure(image: NDArray[np.uint8], maps: AttentionMaps) -> Image.Image:
@@ -44,11 +41,11 @@ def attention_figure(image: NDArray[np.uint8], maps: AttentionMaps) -> Image.Ima
     rows = [(k, i) for k in range(len(maps.words)) for i in range(len(maps.layers))]
     figure = Image.new("RGB", (_GAP + 3 * column, height * len(rows)), "white")
     for number, (k, i) in enumerate(rows):
-        both = [_panel(values, size) for values in (maps.original[i], maps.replaced[k, i])]
-        most = brightest(both)
+        both = np.stack([maps.original[i], maps.replaced[k, i]])
+        most = brightest_attention(both)
         place, top = ImageDraw.Draw(figure), number * height
         titles = ("image", f"layer {maps.layers[i]}, original [CLS]", f"[CLS] of “{maps.words[k]}”")
-        pictures = (shown, *(_coloured(values / most) for values in both))
+        pictures = (shown, *(_coloured(_panel(values, size) / most) for values in both))
         for c, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
             left = _GAP + c * column
             _write(place, (left, top), title, column - _GAP)
@@ -61,11 +58,6 @@ def attention_figure(image: NDArray[np.uint8], maps: AttentionMaps) -> Image.Ima
         right = left + length - round(place.textlength(end, _font()))
         _write(place, (right, below + _BAR), end, length)
     return figure
-
-
-def brightest(maps: Sequence[NDArray[np.floating]]) -> float:
-    """The attention that is shown brightest, so that maps can be compared; above 0."""
-    return float(max(np.percentile(each.astype(np.float32), _SHOWN) for each in maps)) or 1.0
 
 
 def _panel(values: NDArray[np.float16], size: tuple[int, int]) -> NDArray[np.float32]:
