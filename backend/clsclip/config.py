@@ -249,6 +249,18 @@ class RegionSettings(DetectorSettings):
     )
 
 
+class AttentionSettings(Settings):
+    """Whether a segmentation tells more than masks."""
+
+    attention: bool = Field(
+        False,
+        title="Attention",
+        description="Where the [CLS] of the visual encoder looks in its last layer, with its own "
+        "[CLS] and with that of each word (Figure 3 of the paper): of the whole image at one look, "
+        "or at the zoom that is given.",
+    )
+
+
 class StoreSettings(Settings):
     """Where annotations are kept."""
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.errors import InvalidConfigError
+
+_SAMPLES: Final = 10**6
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,31 @@ class RegionUsed:
     box: tuple[float, float, float, float]
     score: float | None
     origin: str
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """Where the [CLS] of the visual encoder looks: its own, and the one of each word (Figure 3).
+
+    Values are attention weights, mean over the heads, in even shares (ours): 1 is what a patch
+    would get if the [CLS] looked at all patches alike, and at nothing else. The mean of a map is
+    what the [CLS] does not spend on itself. Maps are blended and resized from patches to pixels.
+
+    Attributes
+    ----------
+    words : tuple of str, length K
+    layers : tuple of int, length L
+        Layers of the visual encoder, counted from 0.
+    original : ndarray of float16, shape (L, H, W)
+        With the [CLS] of CLIP itself, which knows no word.
+    replaced : ndarray of float16, shape (K, L, H, W)
+        With the [CLS] that each word puts into the replaced layers.
+    """
+
+    words: tuple[str, ...]
+    layers: tuple[int, ...]
+    original: NDArray[np.float16]
+    replaced: NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,8 @@ class Segmentation:
         Where a word has regions of single objects: 0 outside of them, else ``i + 1`` for pixels
         that belong to the region ``proposals[k][i]``. Regions that show the object of another one
         own nothing. None if no word has such regions.
+    attention : AttentionMaps or None
+        Of the same words, if they were asked for and the model has them.
     """
 
     probabilities: NDArray[np.uint8]
@@ -74,6 +104,7 @@ class Segmentation:
     region_reasons: tuple[str, ...] = ()
     proposals: tuple[tuple[RegionUsed, ...], ...] = ()
     owners: NDArray[np.uint16] | None = None
+    attention: AttentionMaps | None = None
 
     def labels(self, threshold: float = DEFAULT_THRESHOLD) -> NDArray[np.uint16]:
         """Class ids at a threshold.
@@ -96,6 +127,20 @@ class Segmentation:
             ids[better] = k
             best = np.maximum(best, probability)
         return ids
+
+
+def brightest_attention(maps: NDArray[np.floating[Any]]) -> float:
+    """The attention that is shown brightest, so that maps are shown on one scale; above 0.
+
+    A few patches often take far more than all others, so it is the 99.5th percentile.
+
+    Parameters
+    ----------
+    maps : ndarray, shape (n, H, W)
+        As :class:`AttentionMaps` holds them; of large ones, some pixels count.
+    """
+    step = max(1, round((maps.size / _SAMPLES) ** 0.5))
+    return float(np.percentile(maps[:, ::step, ::step].astype(np.float32), 99.5)) or 1.0
 
 
 def lowest_foreground(threshold: float) -> int:

@@ -15,9 +15,9 @@ DELETE   ``/v1/segment/ID``              204; the request ends with ``cancelled`
 =======  ==============================  ==========================================
 
 What a request does not use of :class:`RegionSettings <clsclip.config.RegionSettings>`, drawn
-boxes and :class:`PlanePart` is not sent, nor are reasons, proposals and owners where there are
-none: without regions and parts, plugins and backends of before there were any understand. With
-them, an older backend refuses the key by name.
+boxes, :class:`PlanePart` and attention is not sent, nor are reasons, proposals, owners and
+attention where there are none: without regions, parts and attention, plugins and backends of before
+there were any understand. With them, an older backend refuses the key by name.
 
 Annotations have routes of their own, see :mod:`clsclip.wire_annotations`; so have trainings and
 the versions that they make, see :mod:`clsclip.wire_training`, and the labelling of folders, see
@@ -46,6 +46,7 @@ from pydantic import (
 )
 
 from clsclip.config import (
+    AttentionSettings,
     RegionSettings,
     SegmentSettings,
 )
@@ -54,7 +55,7 @@ from clsclip.errors import (
     InvalidRequestError,
 )
 from clsclip.npz import decode_npz, encode_npz
-from clsclip.segmentation import RegionUsed, Segmentation
+from clsclip.segmentation import AttentionMaps, RegionUsed, Segmentation
 from clsclip.typed_words import check_words
 
 API_PREFIX: Final = "/v1"
@@ -69,7 +70,8 @@ MAX_DRAWN_BOXES: Final = 3000
 """Drawn boxes per request."""
 
 _NUMBER_KINDS: Final = "buif"
-_SENT_IF_USED: Final = ("regions", "detector", "drawn", "part")
+_ATTENTION: Final = ("attention_original", "attention_replaced")
+_SENT_IF_USED: Final = ("regions", "detector", "drawn", "part", "attention")
 
 
 class Message(BaseModel):
@@ -187,7 +189,7 @@ class PlanePart(Message):
         return self
 
 
-class SegmentRequest(SegmentSettings, RegionSettings):
+class SegmentRequest(SegmentSettings, RegionSettings, AttentionSettings):
     """What ``POST /v1/segment`` asks for, beside the image array."""
 
     words: tuple[str, ...]
@@ -206,7 +208,7 @@ class SegmentRequest(SegmentSettings, RegionSettings):
     part: PlanePart | None = Field(
         None,
         description="Which part of a larger plane the image is. Its zooms count then; contrast "
-        "limits are necessary, and regions cannot be had.",
+        "limits are necessary, and neither regions nor attention can be had.",
     )
 
     @model_validator(mode="after")
@@ -217,6 +219,8 @@ class SegmentRequest(SegmentSettings, RegionSettings):
             raise ValueError("a part of a plane needs contrast limits, the same for all parts")
         if self.regions != "none" or self.drawn:
             raise ValueError("regions cannot be proposed in a part of a plane")
+        if self.attention:
+            raise ValueError("attention cannot be shown of a part of a plane")
         if len(self.part.passes) != len(self.words):
             raise ValueError(f"{len(self.words)} words have {len(self.part.passes)} lists of zooms")
         return self
@@ -238,6 +242,7 @@ class _SegmentationMeta(Message):
     seconds: float
     region_reasons: tuple[str, ...] = ()
     proposals: tuple[tuple[_Proposal, ...], ...] = ()
+    attention_layers: tuple[NonNegativeInt, ...] = ()
 
 
 def encode_segment_request(image: NDArray[Any], request: SegmentRequest) -> bytes:
@@ -299,10 +304,16 @@ def encode_segmentation(result: Segmentation) -> bytes:
             tuple(_Proposal(box=r.box, score=r.score, origin=r.origin) for r in regions)
             for regions in result.proposals
         ),
+        attention_layers=() if result.attention is None else result.attention.layers,
     )
     text = meta.model_dump_json(exclude_defaults=True)
-    owners = {} if result.owners is None else {"owners": result.owners}
-    return encode_npz(text, probabilities=result.probabilities, **owners)
+    further: dict[str, NDArray[Any]] = {}
+    if result.owners is not None:
+        further["owners"] = result.owners
+    if result.attention is not None:
+        further.update(zip(_ATTENTION, (result.attention.original, result.attention.replaced),
+                           strict=True))  # fmt: skip
+    return encode_npz(text, probabilities=result.probabilities, **further)
 
 
 def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
@@ -311,8 +322,8 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
     Parameters
     ----------
     body : bytes
-        An ``.npz`` archive with the members ``probabilities``, ``meta``, and ``owners`` where the
-        segmentation has them.
+        An ``.npz`` archive with the members ``probabilities``, ``meta``, and where the
+        segmentation has them ``owners``, ``attention_original`` and ``attention_replaced``.
     max_bytes : int
         Most bytes that the arrays may take once unpacked.
 
@@ -326,7 +337,7 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
     InvalidRequestError, RequestTooLargeError
         If the bytes are not such an answer.
     """
-    arrays, text = decode_npz(body, ("probabilities",), max_bytes, optional=("owners",))
+    arrays, text = decode_npz(body, ("probabilities",), max_bytes, optional=("owners", *_ATTENTION))
     meta = read_message(_SegmentationMeta, text)
     probabilities, owners = arrays["probabilities"], arrays.get("owners")
     if (
@@ -348,7 +359,27 @@ def decode_segmentation(body: bytes, max_bytes: int) -> Segmentation:
         for regions in meta.proposals
     )
     return Segmentation(probabilities, meta.words, meta.model, meta.model_version, meta.zooms,
-                        meta.seconds, meta.region_reasons, proposals, owners)  # fmt: skip
+                        meta.seconds, meta.region_reasons, proposals, owners,
+                        _attention(arrays, meta))  # fmt: skip
+
+
+def _attention(arrays: dict[str, NDArray[Any]], meta: _SegmentationMeta) -> AttentionMaps | None:
+    """Attention maps of an answer, if it has any."""
+    present = [name for name in _ATTENTION if name in arrays]
+    if not (present or meta.attention_layers):
+        return None
+    maps = [arrays[name] for name in present]
+    words, *size = arrays["probabilities"].shape
+    expected = [(len(meta.attention_layers), *size), (words, len(meta.attention_layers), *size)]
+    if [array.shape for array in maps] != expected or any(
+        array.dtype != np.float16 for array in maps
+    ):
+        raise InvalidRequestError(
+            "The backend's answer holds attention maps "
+            f"{[f'{array.dtype} {array.shape}' for array in maps]}; expected float16 of shapes "
+            f"{expected}. Plugin and backend should be the same version of napari-clsclip."
+        )
+    return AttentionMaps(meta.words, meta.attention_layers, *maps)
 
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -159,7 +160,7 @@ class Client:
             Whatever the backend sends; see :mod:`clsclip.errors`.
         """
         answer = self._post_image("/segment", image, request, request_id)
-        max_bytes = len(request.words) * image.size + _META_BYTES
+        max_bytes = _largest_answer(image, request)
         try:
             return decode_segmentation(answer.content, max_bytes)
         except ClsClipError as error:
@@ -329,6 +330,13 @@ class Client:
             yield cancelled
         finally:
             del self._unfinished[request_id]
+
+
+def _largest_answer(image: NDArray[Any], request: SegmentRequest) -> int:
+    """Bytes: of each word a probability and a region per pixel, and what the [CLS] look at."""
+    words, pixels = len(request.words), math.prod(image.shape[:2])
+    per_pixel = words * (1 + 2) + (2 * (1 + words) if request.attention else 0)
+    return per_pixel * pixels + _META_BYTES
 
 
 def _chunks(body: bytes, cancelled: threading.Event) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Layers that say why: the probability of each word, and the regions it was looked for in."""
+"""Layers that say why: probability of each word, regions it was looked for in, attention."""
 
 from __future__ import annotations
 
@@ -12,16 +12,30 @@ from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 
 from clsclip.segmentation import RegionUsed, Segmentation
+from napari_clsclip._attention_maps import ShownAttention
 from napari_clsclip._layers import Plane, PlaneIndex
 from napari_clsclip._result_looks import class_colors
 
-_PROBABILITY_OPACITY: Final = 0.6
+_MAP_OPACITY: Final = 0.6
+_ORIGINAL: Final = "attention, original [CLS]"
 _TEXT_SIZE: Final = 9
 _EDGE_PART: Final = 1 / 300
 """Width of an edge, as a part of the plane's shorter side."""
 
 Identity = tuple[Any, ...]
 Position = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ExtraChoice:
+    """Which further layers are to be shown."""
+
+    probabilities: bool = False
+    proposals: bool = False
+    attention: bool = False
+
+    def __bool__(self) -> bool:
+        return self.probabilities or self.proposals or self.attention
 
 
 @dataclass(frozen=True)
@@ -55,14 +69,45 @@ class ExtraLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
-        self._probabilities: weakref.WeakKeyDictionary[Layer, Identity] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._maps: weakref.WeakKeyDictionary[Layer, Identity] = weakref.WeakKeyDictionary()
         self._proposals: weakref.WeakKeyDictionary[Layer, _Proposals] = weakref.WeakKeyDictionary()
 
     def __contains__(self, layer: object) -> bool:
-        """Whether a layer shows probabilities."""
-        return isinstance(layer, Image) and layer in self._probabilities
+        """Whether a layer shows probabilities or attention."""
+        return isinstance(layer, Image) and layer in self._maps
+
+    def show(
+        self,
+        choice: ExtraChoice,
+        image: Image,
+        plane: Plane,
+        segmentation: Segmentation,
+        attention: ShownAttention | None,
+    ) -> str:
+        """Show what is chosen; returns what there is to say about it.
+
+        Parameters
+        ----------
+        choice : ExtraChoice
+        image, plane, segmentation
+            See :meth:`show_probabilities`.
+        attention : ShownAttention or None
+            Of the same words, if the model has any.
+        """
+        notes = []
+        if choice.probabilities:
+            self.show_probabilities(image, plane, segmentation)
+        if choice.proposals and not self.show_proposals(image, plane, segmentation):
+            notes.append("No regions to show: the whole image was looked at.")
+        if choice.attention and attention is not None:
+            self.show_attention(image, plane, segmentation, attention)
+            notes.append(f"'{_ORIGINAL}' is hidden; click its eye to compare.")
+        elif choice.attention:
+            notes.append(
+                "No attention to show: words do not replace the [CLS] in the model "
+                f"'{segmentation.model}'."
+            )
+        return " ".join(notes)
 
     def show_probabilities(self, image: Image, plane: Plane, segmentation: Segmentation) -> None:
         """Show the probability of each word as an image layer, right above the image.
@@ -84,26 +129,24 @@ class ExtraLayers:
             If an array of the image's shape does not fit into memory.
         """
         for word, values in zip(segmentation.words, segmentation.probabilities, strict=True):
-            identity = (*_identity(image, plane, segmentation), word)
-            layer = self._known(self._probabilities, identity)
-            data = plane.blank_labels(np.float32) if layer is None else layer.data
-            if layer is not None and (data.shape, data.dtype) != (plane.index.shape, np.float32):
-                layer, data = None, plane.blank_labels(np.float32)
-            plane.index.view(data)[...] = values * np.float32(1 / 255)
-            if layer is not None:
-                layer.refresh(extent=False)
-                continue
-            layer = Image(
-                data,
-                name=f"{word}, probability",
-                colormap="inferno",
-                contrast_limits=(0.0, 1.0),
-                opacity=_PROBABILITY_OPACITY,
-                blending="additive",
-                **plane.placement.arguments(),
-            )
-            self._probabilities[layer] = identity
-            self._insert_above(image, layer)
+            identity = (*_identity(image, plane, segmentation), word, "probability")
+            shown = values * np.float32(1 / 255)
+            self._show_map(image, plane, identity, shown, f"{word}, probability", 1.0)
+
+    def show_attention(
+        self, image: Image, plane: Plane, segmentation: Segmentation, attention: ShownAttention
+    ) -> None:
+        """Show where the [CLS] looks as image layers of one scale, a hidden one for its own.
+
+        Planes gather as those of :meth:`show_probabilities` do, and so do its parameters and
+        errors apply.
+        """
+        identity, most = _identity(image, plane, segmentation), attention.brightest
+        for word, values in zip(segmentation.words, attention.replaced, strict=True):
+            of_word = (*identity, word, "attention")
+            self._show_map(image, plane, of_word, values, f"{word}, attention", most)
+        own = (*identity, "attention")
+        self._show_map(image, plane, own, attention.original, _ORIGINAL, most, visible=False)
 
     def show_proposals(self, image: Image, plane: Plane, segmentation: Segmentation) -> bool:
         """Show the regions in which the words were looked for as a Shapes layer.
@@ -142,6 +185,32 @@ class ExtraLayers:
         if layer is not None:
             _draw(layer, known.all(), segmentation.words, plane.index)
         return bool(drawn)
+
+    def _show_map(
+        self, image: Image, plane: Plane, identity: Identity, values: NDArray[np.float32],
+        name: str, brightest: float, *, visible: bool = True,
+    ) -> None:  # fmt: skip
+        """Put values of a plane into the layer that has the identity, which may be a new one."""
+        layer = self._known(self._maps, identity)
+        data = plane.blank_labels(np.float32) if layer is None else layer.data
+        if layer is not None and (data.shape, data.dtype) != (plane.index.shape, np.float32):
+            layer, data = None, plane.blank_labels(np.float32)
+        plane.index.view(data)[...] = values
+        if layer is not None:
+            layer.refresh(extent=False)
+            return
+        layer = Image(
+            data,
+            name=name,
+            colormap="inferno",
+            contrast_limits=(0.0, brightest),
+            opacity=_MAP_OPACITY,
+            blending="additive",
+            visible=visible,
+            **plane.placement.arguments(),
+        )
+        self._maps[layer] = identity
+        self._insert_above(image, layer)
 
     def _known(
         self, layers: weakref.WeakKeyDictionary[Layer, Any], identity: Identity

@@ -51,15 +51,16 @@ def job_for(
         If the environment has settings for large planes that cannot be used, or something is
         asked for that cannot be had for so large a plane.
     """
+    plain = request.model_copy(update={"attention": False})  # is shown of single planes only
     if isinstance(planes, EveryPlane) and len(planes) > 1:
         return PlanesRun(
-            results, supervisor, image, planes, request, threshold,
+            results, supervisor, image, planes, plain, threshold,
             None if objects is None else (threshold(), objects),
         )  # fmt: skip
     plane, large = planes[0], large_settings()
     if plane.index.whole and is_large(plane, large.large_from):
         return LargeRun(
-            viewer, supervisor, image, plane, overview(), request, threshold(), objects is not None,
+            viewer, supervisor, image, plane, overview(), plain, threshold(), objects is not None,
             large,
         )  # fmt: skip
     return SegmentJob(

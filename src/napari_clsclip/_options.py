@@ -10,7 +10,13 @@ from napari.layers import Shapes
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QCheckBox
 
-from clsclip.config import InstanceSettings, RegionSettings, SegmentSettings
+from clsclip.config import (
+    AttentionSettings,
+    InstanceSettings,
+    RegionSettings,
+    SegmentSettings,
+)
+from napari_clsclip._extra_layers import ExtraChoice
 from napari_clsclip._model_combo import ModelCombo
 from napari_clsclip._section import Section
 from napari_clsclip._setting_fields import ObjectFields, RegionFields, ZoomField, add_field
@@ -52,6 +58,8 @@ class MoreOptions(Section):
         self.probabilities.setToolTip(_PROBABILITIES_TOOLTIP)
         self.proposals = QCheckBox("Regions")
         self.proposals.setToolTip(_PROPOSALS_TOOLTIP)
+        self.attention = QCheckBox("Attention")
+        self.attention.setToolTip(AttentionSettings.model_fields["attention"].description or "")
         self._lay_out()
         self.min_area.valueChanged.connect(self.objects_changed)
         self.min_certainty.valueChanged.connect(self.objects_changed)
@@ -78,10 +86,13 @@ class MoreOptions(Section):
         with QSignalBlocker(self.min_area), QSignalBlocker(self.min_certainty):
             self._objects.show_settings(settings)
 
-    @property
-    def shows_more(self) -> bool:
-        """Whether further layers are to be shown."""
-        return self.probabilities.isChecked() or self.proposals.isChecked()
+    def extra(self) -> ExtraChoice:
+        """Which further layers are to be shown."""
+        return ExtraChoice(
+            probabilities=self.probabilities.isChecked(),
+            proposals=self.proposals.isChecked(),
+            attention=self.attention.isChecked(),
+        )
 
     def _offer(self) -> None:
         """Only what takes part can be changed."""
@@ -95,3 +106,4 @@ class MoreOptions(Section):
         self._objects.add_to(self.form)
         self.form.addRow("Also show", self.probabilities)
         self.form.addRow("", self.proposals)
+        self.form.addRow("", self.attention)

@@ -27,7 +27,9 @@ Settings = Hashable
 
 
 def settings_of(request: SegmentRequest | None, plane: Plane) -> Settings:
-    """What a plane was asked with: the request without its image, and the channels."""
+    """What decides a prediction: the request without its image, and the channels."""
+    if request is not None and request.attention:
+        request = request.model_copy(update={"attention": False})
     return request, plane.channels
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from clsclip.config import InstanceSettings
 from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
+from napari_clsclip._attention_maps import ShownAttention, shown_attention
 from napari_clsclip._client import Client
 from napari_clsclip._layers import Plane
 from napari_clsclip._predicted_objects import PredictedObjects, find_objects
@@ -48,6 +50,8 @@ class SegmentJob:
         The parameters.
     objects : PredictedObjects or None
         What was found, if it was asked for; only once :attr:`done`.
+    attention : ShownAttention or None
+        What the [CLS] look at, if it was asked for and the model has it; only once :attr:`done`.
     progress : Progress or None
         The latest answer of the backend.
     """
@@ -63,6 +67,7 @@ class SegmentJob:
         self.plane: Final = plane
         self.request: Final = request
         self.objects: PredictedObjects | None = None
+        self.attention: ShownAttention | None = None
         self.progress: Progress | None = None
         self._wanted = objects
         self._supervisor = supervisor
@@ -108,6 +113,9 @@ class SegmentJob:
                 target=self._follow, args=(client,), name="clsclip-progress", daemon=True
             ).start()
             answer = client.segment(image, self.request, self._id)
+            if answer.attention is not None:
+                self.attention = shown_attention(answer.attention)
+                answer = replace(answer, attention=None)  # which results would keep for long
             if self._wanted is not None:
                 self.objects = PredictedObjects.first(answer, find_objects(answer, *self._wanted))
             self._outcome = answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -27,7 +28,6 @@ from clsclip.errors import (
     InvalidConfigError,
     InvalidImageError,
 )
-from clsclip.segmentation import Segmentation
 from clsclip.typed_words import parse_words
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._adjustments import Adjustments
@@ -46,7 +46,6 @@ from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
-from napari_clsclip._segment_job import SegmentJob
 from napari_clsclip._setting_fields import objects_box
 from napari_clsclip._summary import classes_found, objects_found, regions_used, waiting_words
 from napari_clsclip._supervisor import BackendStatus
@@ -198,6 +197,7 @@ class SegmentTab(QWidget):
             regions=regions.regions,
             detector=regions.detector,
             drawn=drawn.boxes,
+            attention=self.options.extra().attention,
         )
         return planes, request
 
@@ -243,7 +243,9 @@ class SegmentTab(QWidget):
             layer = self.results.add(
                 image, job.plane, segmentation, self.threshold.value(), job.objects, job.request
             )
-            note = self._show_extra(layer, image, job, segmentation)
+            choice = replace(self.options.extra(), attention=job.request.attention)
+            note = self._extra.show(choice, image, job.plane, segmentation, job.attention)
+            self._viewer.layers.selection.active = layer
         except CancelledError as error:
             self.message.show_text(error.message)
         except ClsClipError as error:
@@ -263,8 +265,8 @@ class SegmentTab(QWidget):
         if run.layer is not None and self.results.objects(run.layer) is not None:
             self._follow_objects(run.layer)
         error, ending = run.error, run.ending()
-        if self.options.shows_more:
-            ending = f"{ending} Probabilities and regions are shown of single planes only."
+        if self.options.extra():
+            ending = f"{ending} Probabilities, regions and attention are shown of one plane only."
         if error is not None:
             self.message.show_error(f"{self._error_words(error)} {ending}".strip())
         elif isinstance(run, PlanesRun) and run.has_failures:
@@ -281,20 +283,6 @@ class SegmentTab(QWidget):
         """Keep the objects of a layer up to date from now on."""
         self._object_updates.watch(layer)
         self._object_updates.schedule()  # the form may say something else by now
-
-    def _show_extra(
-        self, layer: Labels, image: Image, job: SegmentJob, segmentation: Segmentation
-    ) -> str:
-        """Show the further layers that are asked for; returns what there is to say about them."""
-        note = ""
-        if self.options.probabilities.isChecked():
-            self._extra.show_probabilities(image, job.plane, segmentation)
-        if self.options.proposals.isChecked() and not self._extra.show_proposals(
-            image, job.plane, segmentation
-        ):
-            note = "No regions to show: the whole image was looked at."
-        self._viewer.layers.selection.active = layer
-        return note
 
     def _apply_threshold(self, threshold: float) -> None:
         active = self._viewer.layers.selection.active

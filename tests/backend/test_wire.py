@@ -24,7 +24,7 @@ from clsclip.errors import (
     InvalidWordError,
     RequestTooLargeError,
 )
-from clsclip.segmentation import RegionUsed, Segmentation
+from clsclip.segmentation import AttentionMaps, RegionUsed, Segmentation
 from clsclip.typed_words import check_words, parse_words
 from clsclip.wire import (
     ErrorAnswer,
@@ -196,6 +196,65 @@ def test_reasons_and_proposals_that_do_not_belong_to_the_words_are_refused(
     answer = Segmentation(np.zeros((1, 2, 2), np.uint8), ("a",), "m", "v", (1.0,), 0.0, **wrong)
     with pytest.raises(InvalidRequestError, match="same version"):
         decode_segmentation(encode_segmentation(answer), MB)
+
+
+# ---- attention ----
+
+
+def attentive(**changes: Any) -> Segmentation:
+    maps = {
+        "words": ("a", "b"), "layers": (3,),
+        "original": np.full((1, 3, 4), 0.5, np.float16),
+        "replaced": np.arange(24, dtype=np.float16).reshape(2, 1, 3, 4),
+    }  # fmt: skip
+    return Segmentation(
+        np.zeros((2, 3, 4), np.uint8), ("a", "b"), "m", "v", (1.0, 1.0), 0.0,
+        attention=AttentionMaps(**{**maps, **changes}),
+    )  # fmt: skip
+
+
+def test_attention_round_trip() -> None:
+    asked = SegmentRequest(words=("cell",), attention=True)
+    assert decode_segment_request(encode_segment_request(np.zeros((2, 2)), asked), MB)[1] == asked
+    sent, received = attentive(), decode_segmentation(encode_segmentation(attentive()), MB)
+    assert sent.attention is not None
+    assert received.attention is not None
+    assert received.attention.words == ("a", "b")
+    assert received.attention.layers == (3,)
+    for name in ("original", "replaced"):
+        array = getattr(received.attention, name)
+        assert array.dtype == np.float16
+        np.testing.assert_array_equal(array, getattr(sent.attention, name))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"layers": ()},
+        {"layers": (3, 4)},
+        {"original": np.zeros((1, 4, 3), np.float16)},
+        {"original": np.zeros((1, 3, 4), np.float32)},
+        {"replaced": np.zeros((1, 1, 3, 4), np.float16)},
+    ],
+)
+def test_attention_of_another_shape_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"attention maps.*same version"):
+        decode_segmentation(encode_segmentation(attentive(**wrong)), MB)
+
+
+def test_half_of_the_attention_is_refused() -> None:
+    with np.load(io.BytesIO(encode_segmentation(attentive()))) as members:
+        kept = {name: npy(members[name]) for name in members if name != "attention_original"}
+    with pytest.raises(InvalidRequestError, match=r"attention maps.*same version"):
+        decode_segmentation(archive(**kept), MB)
+
+
+def test_attention_of_a_part_of_a_plane_is_refused() -> None:
+    with pytest.raises(ValueError, match="attention cannot be shown of a part"):
+        SegmentRequest(
+            words=("a",), contrast_limits=(0, 1), attention=True,
+            part={"shape": (9, 9), "origin": (0, 0), "core": (0, 0, 4, 4), "passes": ((1.0,),)},
+        )  # fmt: skip
 
 
 # ---- words ----

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from pytestqt.qtbot import QtBot
 from scipy import ndimage
 
+from clsclip.wire import SegmentRequest
+from napari_clsclip._connection import BackendConnection
+from napari_clsclip._scope import Scope
 from napari_clsclip._segment_tab import SegmentTab
 from ticking import Ticks
 
@@ -70,7 +74,7 @@ def test_more_is_closed_at_first_and_the_switch_is_not_in_it(dock: Dock, qtbot: 
     assert not tab.options.isExpanded()
     assert tab.options.content().height() == 0
     tab.options.expand(animate=False)
-    last = tab.options.proposals
+    last = tab.options.attention
 
     def is_above_the_message() -> bool:
         bottom = last.mapTo(tab, last.rect().bottomLeft()).y()
@@ -259,6 +263,39 @@ def test_tiles_say_why_and_are_shown_with_the_probabilities(dock: Dock, qtbot: Q
     assert tab.image.choices == (image,)  # probabilities are not offered as images
     segment(tab, qtbot)
     assert len(viewer.layers) == 5
+
+
+def test_attention_is_shown_of_the_plane_on_screen(
+    dock: Dock, qtbot: QtBot, connection: BackendConnection, tiny_model: Path
+) -> None:
+    viewer, widget = dock()
+    tab = widget.segment_tab
+    image = viewer.add_image(np.stack([spots(), spots()[::-1]]), name="stack")
+    tab.options.attention.setChecked(True)
+    viewer.dims.set_current_step(0, 1)
+    segment(tab, qtbot)
+    assert "click its eye to compare" in tab.message.text()
+    client = connection.supervisor.ready_client(lambda: False)
+    asked = SegmentRequest(
+        model=str(tiny_model), zoom=1.0, words=("nucleus",), attention=True,
+        contrast_limits=tuple(image.contrast_limits),
+    )  # fmt: skip
+    expected = client.segment(spots()[::-1].copy(), asked, "direct-attention").attention
+    assert expected is not None
+    assert expected.replaced.std() > 0
+    for name, values in (
+        ("nucleus, attention", expected.replaced[0, 0]),
+        ("attention, original [CLS]", expected.original[0]),
+    ):
+        assert_array_equal(viewer.layers[name].data[1], values.astype(np.float32))
+        assert not viewer.layers[name].data[0].any()
+    assert tab.image.choices == (image,)
+    assert viewer.layers.selection.active is viewer.layers["nucleus"]
+    # all planes: those that are there are not asked again, and no attention is
+    tab.scope.scope = Scope.ALL
+    segment(tab, qtbot)
+    assert "attention are shown of one plane only" in tab.message.text()
+    assert not viewer.layers["nucleus, attention"].data[0].any()
 
 
 def test_without_regions_there_is_nothing_to_show_and_that_is_said(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,8 @@ from clsclip.errors import (
     InvalidImageError,
     NotFoundError,
 )
-from clsclip.wire import (
-    error_json,
-)
+from clsclip.segmentation import AttentionMaps, Segmentation
+from clsclip.wire import encode_segmentation, error_json
 from clsclip.wire_training import TrainingRequest
 from napari_clsclip._client import Client
 from stub_backend import ANSWER, GONE, HEALTH, IMAGE, JSON, REQUEST, Stub
@@ -54,6 +54,20 @@ def test_every_method_sends_token_and_path(stub: Stub, client: Client) -> None:
     ]
     assert {seen[2]["Authorization"] for seen in stub.seen} == {"Bearer secret"}
     assert "Transfer-Encoding" not in stub.seen[-1][2]
+
+
+def test_largest_answers_fit(stub: Stub, client: Client) -> None:
+    image = np.zeros((700, 900), np.uint8)  # one channel, so that the answer is far larger
+    plane = np.zeros((1, *image.shape), np.uint8)
+    maps = AttentionMaps(("cell",), (9,), plane.astype(np.float16), plane[None].astype(np.float16))
+    answer = Segmentation(
+        plane, ("cell",), "mini", "v", (1.0,), 0.5, owners=plane.astype(np.uint16), attention=maps
+    )
+    sent = [encode_segmentation(each) for each in (answer, replace(answer, attention=None))]
+    stub.replies["POST"] = lambda path, body: (200, "application/x-npz", sent.pop(0))
+    asked = REQUEST.model_copy(update={"attention": True})
+    assert client.segment(image, asked, "id").attention is not None
+    assert client.segment(image, REQUEST, "id").owners is not None
 
 
 def test_trainings_and_versions_have_their_routes() -> None:

@@ -10,8 +10,9 @@ from napari.components import ViewerModel
 from napari.layers import Image, Shapes
 from numpy.testing import assert_allclose
 
-from clsclip.segmentation import RegionUsed, Segmentation
-from napari_clsclip._extra_layers import ExtraLayers
+from clsclip.segmentation import AttentionMaps, RegionUsed, Segmentation
+from napari_clsclip._attention_maps import ShownAttention, shown_attention
+from napari_clsclip._extra_layers import ExtraChoice, ExtraLayers
 from napari_clsclip._layers import displayed_plane
 
 REGIONS = (
@@ -24,6 +25,11 @@ def segmentation(seed: int = 0) -> Segmentation:
     values = np.random.default_rng(seed).integers(0, 256, (2, 16, 20), dtype=np.uint8)
     words = ("nucleus", "cell")
     return Segmentation(values, words, "tiny", "v", (1.0, 1.0), 0.1, proposals=REGIONS)
+
+
+def attention(seed: int = 0) -> ShownAttention:
+    values = np.random.default_rng(seed).random((3, 1, 16, 20)).astype(np.float16) * 3
+    return shown_attention(AttentionMaps(("nucleus", "cell"), (9,), values[0], values[1:]))
 
 
 @pytest.fixture
@@ -127,6 +133,70 @@ def test_without_regions_there_is_no_layer(viewer: ViewerModel, extra: ExtraLaye
     extra.show_proposals(image, plane, segmentation())
     assert not extra.show_proposals(image, plane, replace(segmentation(), proposals=((), ())))
     assert len(viewer.layers[-1].data) == 0
+
+
+def test_attention_is_shown_on_one_scale_with_the_original_hidden(
+    viewer: ViewerModel, extra: ExtraLayers
+) -> None:
+    image = viewer.add_image(np.zeros((16, 20)), name="slide", scale=(0.5, 0.25))
+    viewer.add_labels(np.zeros((16, 20), int), name="result")
+    plane, maps = displayed_plane(image, viewer.dims), attention()
+    extra.show_attention(image, plane, segmentation(), maps)
+    names = [layer.name for layer in viewer.layers]
+    assert names == [
+        "slide", "attention, original [CLS]", "cell, attention", "nucleus, attention", "result",
+    ]  # fmt: skip
+    shown = (maps.original, maps.replaced[1], maps.replaced[0])
+    expected = dict(zip(names[1:4], shown, strict=True))
+    every = np.stack(list(expected.values()))
+    for name, values in expected.items():
+        layer = viewer.layers[name]
+        assert_allclose(layer.data, values)
+        assert layer.contrast_limits[0] == 0
+        assert layer.contrast_limits[1] == pytest.approx(np.percentile(every, 99.5), rel=1e-3)
+        assert layer.visible == (name != "attention, original [CLS]")
+        assert_allclose(layer.data_to_world((3, 4)), image.data_to_world((3, 4)))
+        assert layer in extra
+
+
+def test_attention_of_planes_gathers_apart_from_probabilities(
+    viewer: ViewerModel, extra: ExtraLayers
+) -> None:
+    stack = viewer.add_image(np.zeros((5, 16, 20)))
+    for z in (1, 4, 4):
+        viewer.dims.set_current_step(0, z)
+        plane = displayed_plane(stack, viewer.dims)
+        extra.show_attention(stack, plane, segmentation(z), attention(z))
+        extra.show_probabilities(stack, plane, segmentation(z))
+    assert len(viewer.layers) == 1 + 3 + 2
+    for z in range(5):
+        shown = attention(z)
+        for name, values in (
+            ("nucleus, attention", shown.replaced[0]),
+            ("attention, original [CLS]", shown.original),
+        ):
+            expected = values if z in (1, 4) else np.zeros((16, 20))
+            assert_allclose(viewer.layers[name].data[z], expected)
+
+
+def test_what_cannot_be_shown_is_said(viewer: ViewerModel, extra: ExtraLayers) -> None:
+    image = viewer.add_image(np.zeros((16, 20)))
+    plane, found = displayed_plane(image, viewer.dims), replace(segmentation(), proposals=())
+    everything = ExtraChoice(probabilities=True, proposals=True, attention=True)
+    note = extra.show(everything, image, plane, found, None)
+    assert "No regions to show" in note
+    assert "No attention to show: words do not replace the [CLS] in the model 'tiny'." in note
+    assert len(viewer.layers) == 3
+    assert not extra.show(ExtraChoice(), image, plane, found, None)
+    assert "click its eye" in extra.show(
+        ExtraChoice(attention=True), image, plane, found, attention()
+    )
+    assert len(viewer.layers) == 6
+
+
+def test_even_the_attention_to_nothing_has_a_scale() -> None:
+    nothing = np.zeros((1, 4, 5), np.float16)
+    assert shown_attention(AttentionMaps(("a",), (0,), nothing, nothing[None])).brightest == 1.0
 
 
 def test_removed_image_and_removed_layers(viewer: ViewerModel, extra: ExtraLayers) -> None:

@@ -1,4 +1,4 @@
-"""``napari-clsclip-train``: pre-train, train, teach, keep annotations, bundle, evaluate."""
+"""``napari-clsclip-train``: pre-train, train, teach, annotate, bundle, evaluate, explain."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from clsclip.training.exchange import (
     export_annotations,
     import_annotations,
 )
+from clsclip.training.explain import ExplainSettings, explain
 from clsclip.training.finetune import assist, finetune
 from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.fit import FitSettings, fit
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = commands.add_parser("evaluate", help=text, description=text)
     command.add_argument("--json", type=Path, metavar="FILE", help="Write the figures here too.")
     add_settings(command, EvaluateSettings)
+    text = "Show where the [CLS] looks, with its own and with replaced [CLS] (Figure 3)."
+    command = commands.add_parser("explain", help=text, description=text)
+    command.add_argument("--output", required=True, type=Path, help="Folder for figure and maps.")
+    add_settings(command, ExplainSettings)
     args = parser.parse_args(arguments)
     try:
         return _run(args)
@@ -94,6 +99,10 @@ def _run(args: argparse.Namespace) -> int:
         if args.json is not None:
             write_atomically(args.json, (text + "\n").encode())
         print(text)  # noqa: T201
+        return 0
+    if args.command == "explain":
+        for written in explain(settings_from(args, ExplainSettings), args.output):
+            print(written)  # noqa: T201
         return 0
     if args.command == "finetune":
         return _finetune(settings_from(args, FinetuneSettings), args.output, args.resume)

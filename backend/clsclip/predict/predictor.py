@@ -20,6 +20,7 @@ from clsclip.model.device import choose_device, fast_dtype
 from clsclip.model.registry import find_model
 from clsclip.predict.aggregation import Seen, look_inside, owners_of
 from clsclip.predict.asked import Asked
+from clsclip.predict.attention import attention_maps, attentive_towers, replaces_cls
 from clsclip.predict.loaded_model import LoadedModel
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
 from clsclip.predict.steps import Steps
@@ -30,7 +31,7 @@ from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
 from clsclip.regions.suppression import MOST_REGIONS
-from clsclip.segmentation import RegionUsed, Segmentation
+from clsclip.segmentation import AttentionMaps, RegionUsed, Segmentation
 from clsclip.typed_words import check_words
 from clsclip.zoom import whole_image_zoom
 
@@ -222,10 +223,7 @@ class Predictor:
         """
         started = time.perf_counter()
         checked = check_words(tuple(words))
-        if zoom is not None and not 0.0 < zoom <= _largest_zoom():
-            raise InvalidConfigError(
-                f"The zoom is {zoom}; it must be above 0 and at most {_largest_zoom():g}."
-            )
+        _check_zoom(zoom)
         rgb = to_rgb(image, contrast_limits)
         shape = (rgb.shape[0], rgb.shape[1])
         steps = Steps(progress, cancelled)
@@ -281,6 +279,62 @@ class Predictor:
             proposals=tuple(used),
             owners=owners_of(inside, (len(checked), *shape)),
         )
+
+    @property
+    def replaces_cls(self) -> bool:
+        """Whether words replace the [CLS], so that there is an :meth:`attention` to show."""
+        return replaces_cls(self._model)
+
+    def attention(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        *,
+        contrast_limits: tuple[float, float] | None = None,
+        zoom: float | None = None,
+        templates: bool = True,
+        layers: Sequence[int] = (),
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AttentionMaps:
+        """Where the [CLS] looks, with its own and with each word's [CLS] (Figure 3).
+
+        Parameters
+        ----------
+        image, words, contrast_limits, templates, progress, cancelled
+            As :meth:`segment` takes them.
+        zoom : float, optional
+            Model pixels per image pixel. None: one look at the whole image, as in the paper.
+        layers : sequence of int
+            Layers of the visual encoder, counted from 0. Empty: the last one (ours, see
+            :mod:`clsclip.predict.attention`).
+
+        Returns
+        -------
+        AttentionMaps
+
+        Raises
+        ------
+        InvalidConfigError
+            If no word replaces the [CLS] of this model, or it has no such layer; also for a zoom
+            out of range.
+        InvalidImageError, InvalidWordError, CancelledError, DeviceError
+        """
+        checked = check_words(tuple(words))
+        _check_zoom(zoom)
+        towers, chosen = attentive_towers(self._model, self.name, layers)
+        rgb = to_rgb(image, contrast_limits)
+        with torch.inference_mode(), _device_faults(self.device):
+            original, replaced = attention_maps(
+                to_tensor(rgb).to(self.device),
+                self._ask(checked, templates),
+                towers,
+                chosen,
+                zoom or self.whole_image_zoom((rgb.shape[0], rgb.shape[1])),
+                self._reads,
+                Steps(progress, cancelled),
+            )
+        return AttentionMaps(checked, chosen, original, replaced)
 
     def embedding(
         self, image: NDArray[Any], contrast_limits: tuple[float, float] | None = None
@@ -382,9 +436,11 @@ def _joined(
     return quantise(probability), inside.zoom
 
 
-def _largest_zoom() -> float:
+def _check_zoom(zoom: float | None) -> None:
     limits = SegmentSettings.model_fields["zoom"].metadata
-    return float(next(limit.le for limit in limits if hasattr(limit, "le")))
+    largest = float(next(limit.le for limit in limits if hasattr(limit, "le")))
+    if zoom is not None and not 0.0 < zoom <= largest:
+        raise InvalidConfigError(f"The zoom is {zoom}; it must be above 0 and at most {largest:g}.")
 
 
 @contextmanager

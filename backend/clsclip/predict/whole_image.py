@@ -5,7 +5,7 @@ Ours; :mod:`clsclip.zoom` says how close.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,23 +67,25 @@ def look_at_image(
     """
     shape = (pixels.shape[2], pixels.shape[3])
     first = zoom or whole_image_zoom(shape, reads.size)
-    looks = list(_look(pixels, asked, first, reads, steps))
+    looks = list(look(pixels, len(asked), asked.probabilities, first, reads, steps))
     zooms, fresh = [first] * len(looks), set(range(len(looks)))
     for _ in range(REFINEMENTS if zoom is None else 0):
         finer = {k: wanted for k in fresh if (wanted := _finer(looks[k], zooms[k]))}
         for wanted, chosen in _by_zoom(finer).items():
-            closer = _look(pixels, asked.pick(chosen), wanted, reads, steps)
-            for k, look in zip(chosen, closer, strict=True):
-                looks[k], zooms[k] = look, wanted
+            some = asked.pick(chosen)
+            closer = look(pixels, len(some), some.probabilities, wanted, reads, steps)
+            for k, seen in zip(chosen, closer, strict=True):
+                looks[k], zooms[k] = seen, wanted
         fresh = set(finer)
-    seen = [resize(look[None, None], shape)[0, 0] for look in looks]
+    resized = [resize(seen[None, None], shape)[0, 0] for seen in looks]
     zoomed = {k: seen_at for k, seen_at in enumerate(zooms) if seen_at > first}
     for seen_at, chosen in _by_zoom(zoomed).items():
         companion = max(first, seen_at * COMPANION)
-        second = _look(pixels, asked.pick(chosen), companion, reads, steps)
-        for k, look in zip(chosen, second, strict=True):
-            seen[k] = (seen[k] + resize(look[None, None], shape)[0, 0]) / 2
-    return [(quantise(look), seen_at) for look, seen_at in zip(seen, zooms, strict=True)]
+        some = asked.pick(chosen)
+        second = look(pixels, len(some), some.probabilities, companion, reads, steps)
+        for k, seen in zip(chosen, second, strict=True):
+            resized[k] = (resized[k] + resize(seen[None, None], shape)[0, 0]) / 2
+    return [(quantise(seen), seen_at) for seen, seen_at in zip(resized, zooms, strict=True)]
 
 
 def quantise(probability: Tensor) -> NDArray[np.uint8]:
@@ -92,22 +94,44 @@ def quantise(probability: Tensor) -> NDArray[np.uint8]:
     return quantised
 
 
-def _look(pixels: Tensor, asked: Asked, zoom: float, reads: NetworkInput, steps: Steps) -> Tensor:
-    """Probabilities (K, rows, columns) at a zoom, in model pixels, window by window."""
+def look(
+    pixels: Tensor, maps: int, see: Callable[[Tensor], Iterable[Tensor]], zoom: float,
+    reads: NetworkInput, steps: Steps,
+) -> Tensor:  # fmt: skip
+    """What the network sees of an image at a zoom, window by window, blended where they overlap.
+
+    Parameters
+    ----------
+    pixels : Tensor, shape (1, 3, H, W)
+        RGB in [0, 1].
+    maps : int
+        How many maps ``see`` gives.
+    see : callable
+        Takes crops of shape (B, 3, h, w), and gives that many maps of shape (B, h, w).
+    zoom : float
+        Model pixels per image pixel.
+    reads : NetworkInput
+    steps : Steps
+
+    Returns
+    -------
+    Tensor of float32, shape (maps, rows, columns)
+        In model pixels.
+    """
     plan = reads.windows((pixels.shape[2], pixels.shape[3]), zoom)
     rows, columns, corners = plan.rows, plan.columns, plan.corners
     window = (plan.height, plan.width)
     padding = (0, max(0, window[1] - columns), 0, max(0, window[0] - rows))
     padded = F.pad(resize(pixels, (rows, columns)), padding, mode="replicate")
     weight = window_weight(*window, plan.overlap).to(pixels.device)
-    total = torch.zeros(len(asked), *padded.shape[2:], device=pixels.device)
+    total = torch.zeros(maps, *padded.shape[2:], device=pixels.device)
     norm = torch.zeros(padded.shape[2:], device=pixels.device)
     steps.expect(-(-len(corners) // WINDOWS_PER_BATCH))
     for start in range(0, len(corners), WINDOWS_PER_BATCH):
         steps.check()
         batch = corners[start : start + WINDOWS_PER_BATCH]
         crops = torch.cat([_crop(padded, corner, window) for corner in batch])
-        for k, found in enumerate(asked.probabilities(crops)):
+        for k, found in enumerate(see(crops)):
             for corner, values in zip(batch, found, strict=True):
                 _crop(total[k], corner, window).add_(values * weight)
         for corner in batch:

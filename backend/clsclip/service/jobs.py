@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Final, Literal, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ from clsclip.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from clsclip.segmentation import Segmentation
+from clsclip.segmentation import AttentionMaps, Segmentation
 from clsclip.wire import DrawnBox, PlanePart, Progress, SegmentRequest
 
 MAX_LOADED_MODELS: Final = 2
@@ -75,6 +76,25 @@ class Segmenter(Protocol):
         """Segment part of a plane; see :class:`clsclip.predict.parts.PartPredictor`."""
         ...
 
+    @property
+    def replaces_cls(self) -> bool:
+        """Whether there is an attention to show."""
+        ...
+
+    def attention(
+        self,
+        image: NDArray[Any],
+        words: Sequence[str],
+        *,
+        contrast_limits: tuple[float, float] | None = None,
+        zoom: float | None = None,
+        templates: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> AttentionMaps:
+        """Where the [CLS] looks in one image plane."""
+        ...
+
     def embedding(
         self, image: NDArray[Any], contrast_limits: tuple[float, float] | None = None
     ) -> NDArray[np.float32]:
@@ -97,7 +117,10 @@ class LoadPredictor(Protocol):
 def segment_for(
     predictor: Segmenter, job: Job, image: NDArray[Any], request: SegmentRequest
 ) -> Segmentation:
-    """Segment as a request asks; reports to its job, and ends with it."""
+    """Segment as a request asks; reports to its job, and ends with it.
+
+    Attention that is asked for is left out where the model has none.
+    """
     if request.part is not None and request.contrast_limits is not None:
         return predictor.segment_part(
             image,
@@ -108,7 +131,7 @@ def segment_for(
             progress=job.report,
             cancelled=job.ended,
         )
-    return predictor.segment(
+    found = predictor.segment(
         image,
         request.words,
         contrast_limits=request.contrast_limits,
@@ -120,6 +143,23 @@ def segment_for(
         progress=job.report,
         cancelled=job.ended,
     )
+    if not (request.attention and predictor.replaces_cls):
+        return found
+    before = job.progress().done
+
+    def report(done: int, total: int) -> None:
+        job.report(before + done, before + total)
+
+    attention = predictor.attention(
+        image,
+        request.words,
+        contrast_limits=request.contrast_limits,
+        zoom=request.zoom,
+        templates=request.templates,
+        progress=report,
+        cancelled=job.ended,
+    )
+    return replace(found, attention=attention)
 
 
 class Job:
