@@ -176,7 +176,7 @@ def test_scenes_show_what_the_older_model_says_and_new_words_nowhere(
     torch.testing.assert_close(logits[~absent].sigmoid(), answers, atol=2e-3, rtol=0)
     assert float(recall_loss(logits[~absent], answers)) == pytest.approx(0, abs=1e-4)
     assert float(recall_loss(logits, recalled.answers)) > 0.05
-    tokens = Prompts(model, rng)(["blob"] * 200).unique(dim=0)
+    tokens = Prompts(model)(["blob"] * 200, rng).unique(dim=0)
     asked = recalled.text[absent][:, None]
     assert bool((asked - tokens).abs().amax(-1).amin(1).lt(1e-4).all())
 

@@ -43,7 +43,7 @@ class LessonLoss:
         rng: np.random.Generator,
     ) -> None:
         self._model, self._make, self._remembered = model, memory, remembered
-        self._rng, self._prompts = rng, Prompts(model, rng)
+        self._rng, self._prompts = rng, Prompts(model)
         self._memories: dict[int, Memory] = {}
 
     def __call__(self, lesson: Lesson) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class LessonLoss:
                 self._memories[size] = self._make(size)
             recalled = self._memories[size].draw(self._remembered(size), self._rng)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            text = self._prompts(lesson.words)
+            text = self._prompts(lesson.words, self._rng)
             encoded = self._model.encode(lesson.images.to(device))
             if recalled is not None:
                 text = torch.cat([text, recalled.text])
