@@ -84,7 +84,7 @@ def download_coco(root: Path, part: Literal["train", "val"]) -> None:
         If they cannot be had or there is no room for them.
     """
     with _draft(root, f"COCO 2017 {part}") as draft:
-        from torchvision.datasets import utils  # type: ignore[import-untyped]
+        from torchvision.datasets import utils
 
         name = f"instances_{part}2017.json"
         if not (root / "annotations" / name).is_file():
