@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import torch
@@ -42,6 +41,9 @@ class Board:
             How much of the run is over.
         figures : mapping of str to float
         """
+
+    def close(self) -> None:
+        """Nothing more is to be shown."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def event_writer() -> Any:
 
 
 class TensorBoard(Board):
-    """Writes event files for TensorBoard; to be used in a ``with`` statement.
+    """Writes event files for TensorBoard; to be closed.
 
     Parameters
     ----------
@@ -154,13 +156,6 @@ class TensorBoard(Board):
             found.append(logits[0].float().sigmoid().cpu())
         return found
 
-    def __enter__(self) -> TensorBoard:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Write what is left and end."""
         self._writer.close()

@@ -10,7 +10,7 @@ so is one that was killed and went on (on one machine, by one process).
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -138,7 +138,7 @@ def fit(
         Sampler, list(sources.values()), shares(sources, settings.share), pairs=settings.pairs,
         seed=settings.seed, unseen=word_list(settings.unseen),
     )  # fmt: skip
-    with _board(settings, run, clock, model, sample, group) as board:
+    with closing(_board(settings, run, clock, model, sample, group)) as board:
         sampler = sample(
             plan=lambda number: schedule.plan(number, clock), drawn=drawn,
             numbers=group.batch_numbers(clock.step * schedule.accumulate),
@@ -155,7 +155,7 @@ def fit(
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"The memory of {device} ran out with {settings.batch_size} images at a time. Give "
-                "a smaller --batch-size; as many images make an optimizer step nonetheless."
+                "a smaller --batch-size; without --accumulate, a step has as many images then."
             ) from error
     if not group.leads:
         return output
@@ -194,10 +194,10 @@ def _images(sources: dict[str, Source], settings: FitSettings) -> int:
 def _board(
     settings: FitSettings, run: Run, clock: Clock, model: ClsClip, sample: Callable[..., Sampler],
     group: ProcessGroup,
-) -> AbstractContextManager[Board]:  # fmt: skip
+) -> Board:  # fmt: skip
     """What TensorBoard is to show, if it is asked for."""
     if not (settings.tensorboard and group.leads):
-        return nullcontext(Board())
+        return Board()
     sampler = sample(plan=lambda _: (VIEWS, settings.image_size))
     return TensorBoard(run.path, clock.step, model, fixed_views(sampler))
 
