@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,33 +129,60 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
     assert Predictor(str(tmp_path / "killed")).segment(image, ["car"]).probabilities.any()
 
 
-def test_in_bfloat16_too_and_another_seed_is_another_run(
-    data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clsclip.training.fit.fast_dtype", lambda _: torch.bfloat16)
-    fit = command(tiny_model / "clip", data)
-    whole, broken, other = (tmp_path / name for name in ("whole", "broken", "other"))
-    assert main([*fit, f"--output={whole}"]) == 0
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str], int], None]:
+    """Run a command until the checkpoint of a step is written."""
     save_state = Run.save_state
 
-    class InterruptedFitError(Exception):
+    class InterruptedRunError(Exception):
         pass
 
-    def save_and_end(self: Run, *state: Any) -> None:
-        save_state(self, *state)
-        if state[-1].step == 4:
-            raise InterruptedFitError
+    def run(arguments: list[str], step: int) -> None:
+        def save_and_end(self: Run, *state: Any) -> None:
+            save_state(self, *state)
+            if state[-1].step == step:
+                raise InterruptedRunError
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "CHECKPOINT_SECONDS", -1)
-        patch.setattr(Run, "save_state", save_and_end)
-        with pytest.raises(InterruptedFitError):
-            main([*fit, f"--output={broken}"])
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+            patch.setattr(Run, "save_state", save_and_end)
+            with pytest.raises(InterruptedRunError):
+                main(arguments)
+
+    return run
+
+
+def test_in_bfloat16_too_and_another_seed_is_another_run(
+    data: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    interrupted: Callable[[list[str], int], None],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("clsclip.training.fit.fast_dtype", lambda _: torch.bfloat16)
+    fit = command(tiny_model / "clip", data, "--steps=3")
+    whole, broken, other = (tmp_path / name for name in ("whole", "broken", "other"))
+    assert main([*fit, f"--output={whole}"]) == 0
+    interrupted([*fit, f"--output={broken}"], 2)
     assert main([*fit, f"--output={broken}", "--resume"]) == 0
     assert_same_run(whole, broken)
     assert main([*fit, f"--output={other}", "--seed=1"]) == 0
     assert reports(other) != reports(whole)
     assert main([*fit, f"--output={other}", "--seed=-1"]) == 2
+
+
+def test_pretraining_goes_on_as_it_would_have(
+    data: Path, tmp_path: Path, interrupted: Callable[[list[str], int], None]
+) -> None:
+    pretrain = [
+        "pretrain", f"--data={data}", "--share=scenes=1", "--steps=4", "--width=32", "--layers=5",
+        "--heads=2", "--text-width=32", "--text-layers=1", "--image-size=48", "--first-size=32",
+        "--first-part=0.5", "--batch-size=2", "--device=cpu",
+    ]  # fmt: skip
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main([*pretrain, f"--output={whole}"]) == 0
+    interrupted([*pretrain, f"--output={broken}"], 1)
+    assert main([*pretrain, f"--output={broken}", "--resume"]) == 0
+    first, second = (load_file(run / "state.safetensors") for run in (whole, broken))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert reports(whole) == reports(broken)
 
 
 def test_reports_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> None:
@@ -174,7 +202,7 @@ def test_tensorboard_shows_figures_and_masks_and_changes_nothing(
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    fit = command(tiny_model / "clip", data)
+    fit = command(tiny_model / "clip", data, "--steps=2")
     plain, shown = tmp_path / "plain", tmp_path / "shown"
     assert main([*fit, f"--output={plain}"]) == 0
     assert main([*fit, f"--output={shown}", "--tensorboard"]) == 0
@@ -183,7 +211,7 @@ def test_tensorboard_shows_figures_and_masks_and_changes_nothing(
     tags = events.Tags()
     assert set(tags["scalars"]) == {"loss/mask", "loss/presence", "learning rate/factor"}
     (scalar,) = events.Scalars("loss/mask")
-    assert scalar.step == 6
+    assert scalar.step == 2
     assert scalar.value == pytest.approx(reports(shown)[0]["mask"])
     assert len(tags["images"]) == 4
     for tag in tags["images"]:
