@@ -32,8 +32,8 @@ def measure(layers: tuple[int, ...], seed: int, args: argparse.Namespace) -> dic
         return found
     settings = FitSettings(
         clip=str(args.clip), data=str(args.data), share=SHARE, unseen=str(args.unseen),
-        replaced_layers=layers, steps=args.steps, batch_size=12, pairs=2, image_size=160,
-        seed=seed, detail_channels=args.detail_channels,
+        replaced_layers=layers, steps=args.steps, batch_size=12, accumulate=1, cycles=1, pairs=2,
+        image_size=160, seed=seed, detail_channels=args.detail_channels,
     )  # fmt: skip
     fit(settings, run, resume=run.exists())
     nuclei = evaluate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from clsclip.cli.train import main
 from clsclip.errors import DeviceError
 from clsclip.model.report import REPORT_FILE
 from clsclip.service.training_processes import train_command
-from clsclip.training.distributed import alone, process_group
+from clsclip.training.distributed import ProcessGroup, alone, process_group
 from clsclip.training.loop import DivergedError
 from two_processes import STEPS, batch, weights_after_training
 
@@ -101,6 +102,13 @@ def test_one_process_agrees_with_itself() -> None:
     assert group.leads
     assert group.agree(1.5, 0) == (1.5, 0)
     assert group.seed(3, 4) == (3, 4)
+    assert list(islice(group.batch_numbers(5), 3)) == [5, 6, 7]
+
+
+def test_processes_share_the_batches_of_one() -> None:
+    together = [ProcessGroup(rank, 3, torch.device("cpu")) for rank in range(3)]
+    numbers = [list(islice(group.batch_numbers(2), 4)) for group in together]
+    assert sorted(number for mine in numbers for number in mine) == list(range(6, 18))
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tifffile import imwrite
 
 from clsclip import Predictor
@@ -19,15 +20,20 @@ from clsclip.model.run_state import OUTCOME_FILE, locked, read_state, write_stat
 from clsclip.training.checks import PATIENCE, Best
 from clsclip.training.class_ids import read_classes, word_labels
 from clsclip.training.corrections import Correction
+from clsclip.training.distributed import alone
 from clsclip.training.evaluate import EvaluateSettings, evaluate
 from clsclip.training.examples import Example
+from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.footprint import step_bytes
 from clsclip.training.holdout import judge, known_questions, split
 from clsclip.training.lessons import Lessons, predicted_zooms
 from clsclip.training.losses import recall_loss
 from clsclip.training.prompts import Prompts
 from clsclip.training.replay import Memory
+from clsclip.training.run import STATE_FILE, Run
 from clsclip.training.scenes import biology
+from clsclip.training.taught import Taught
+from clsclip.training.word_training import LessonData, WordTraining
 
 
 def correction(name: str, *shown: str, words: tuple[str, ...] = ("blob",)) -> Correction:
@@ -162,6 +168,32 @@ def test_earlier_lessons_are_repeated(rng: np.random.Generator) -> None:
     assert lessons.word(1) == "rim"
 
 
+def test_steps_after_a_checkpoint_are_those_that_would_have_followed(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clsclip.training.finetune_settings.REMEMBERED", 4)
+    words = ("blob",)
+    settings = FinetuneSettings(
+        model=str(tiny_model), steps=4, batch_size=2, accumulate=2, device="cpu"
+    )
+    images = [correction(f"{n}", "blob") for n in range(3)]
+    data = LessonData(words, images, (), (), Taught(), ())
+
+    def train(name: str, *, until: int, resume: bool = False) -> dict[str, torch.Tensor]:
+        training = WordTraining(settings, tiny_model, words, alone("cpu"))
+        run = Run(tmp_path / name, settings, resume=resume)
+        clock = training.load_state(run)
+        training.train(run, clock, data, over=lambda at: at.step == until)
+        assert clock.step == until
+        return load_file(tmp_path / name / STATE_FILE)
+
+    whole = train("whole", until=4)
+    half = train("broken", until=2)
+    broken = train("broken", until=4, resume=True)
+    assert any(not torch.equal(half[name], whole[name]) for name in whole)
+    assert all(torch.equal(broken[name], whole[name]) for name in whole)
+
+
 def test_scenes_show_what_the_older_model_says_and_new_words_nowhere(
     tiny_model: Path, rng: np.random.Generator
 ) -> None:
@@ -176,7 +208,7 @@ def test_scenes_show_what_the_older_model_says_and_new_words_nowhere(
     torch.testing.assert_close(logits[~absent].sigmoid(), answers, atol=2e-3, rtol=0)
     assert float(recall_loss(logits[~absent], answers)) == pytest.approx(0, abs=1e-4)
     assert float(recall_loss(logits, recalled.answers)) > 0.05
-    tokens = Prompts(model, rng)(["blob"] * 200).unique(dim=0)
+    tokens = Prompts(model)(["blob"] * 200, rng).unique(dim=0)
     asked = recalled.text[absent][:, None]
     assert bool((asked - tokens).abs().amax(-1).amin(1).lt(1e-4).all())
 

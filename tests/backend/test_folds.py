@@ -188,7 +188,7 @@ def test_further_images_of_sbd_are_trained_on_but_not_those_to_test_with(voc: Pa
 def test_missing_files_are_explained(tmp_path: Path, voc: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(FileError, match=r"VOCdevkit/VOC2012.*torchvision.datasets.VOCSegmentation"):
+    with pytest.raises(FileError, match=r"VOCdevkit/VOC2012.*--download fetches both"):
         fold_source("pascal-5i", 0, str(empty), "val")
     with pytest.raises(FileError, match=r"annotations/instances_train2017.json"):
         fold_source("coco-20i", 0, str(empty), "train")
@@ -206,7 +206,7 @@ def test_a_head_is_trained_and_measured_on_a_fold(
     fold = ["--dataset", "pascal-5i", "--fold", "3", "--data", str(voc)]
     assert main([
         "fit", "--clip", str(tiny_model / "clip"), *fold, "--steps", "2", "--image-size", "32",
-        "--first-part", "0", "--batch-size", "2", "--device", "cpu", "--output", str(head),
+        "--batch-size", "2", "--accumulate", "1", "--device", "cpu", "--output", str(head),
     ]) == 0  # fmt: skip
     assert main(["evaluate", "--model", str(head), *fold, "--device", "cpu"]) == 0
     said = capsys.readouterr()

@@ -79,11 +79,13 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     for name, weights in before.items():
         torch.testing.assert_close(after[name], weights, msg=name)
     fit = ["fit", "--clip", str(tmp_path / "q" / "clip"), "--data", str(data), "--minutes", "0.03",
-           "--image-size", "64", "--batch-size", "4", "--decoder-width", "24", "--presence",
-           "--first-size", "48", "--first-part", "0.5", "--output",
+           "--image-size", "64", "--batch-size", "4", "--accumulate", "1", "--decoder-width", "24",
+           "--presence", "--first-size", "48", "--first-part", "0.5", "--output",
            str(tmp_path / "f")]  # fmt: skip
     assert main(fit) == 0
-    assert main([*fit, "--resume"]) == 0  # its time is over: one more step, the same run
+    weights = (tmp_path / "f" / "model.safetensors").read_bytes()
+    assert main([*fit, "--resume"]) == 0  # its time is over: the same model again
+    assert (tmp_path / "f" / "model.safetensors").read_bytes() == weights
     assert main([*fit, "--resume", "--seed", "5"]) == 1
     assert "other settings" in capsys.readouterr().err
     model = tmp_path / "f"

@@ -118,7 +118,7 @@ def test_crops_keep_image_and_mask_together(
 
 def test_batches_ask_for_present_and_absent_words(data: Path) -> None:
     sources = find_sources(data)
-    sampler = Sampler(list(sources.values()), [1] * 4, plan=lambda: (8, 64), pairs=4, seed=0,
+    sampler = Sampler(list(sources.values()), [1] * 4, plan=lambda _: (8, 64), pairs=4, seed=0,
                       image_level=True)  # fmt: skip
     for _ in range(4):
         batch = sampler.batch()
@@ -142,7 +142,7 @@ def test_batches_ask_for_present_and_absent_words(data: Path) -> None:
 
 def test_uncertain_words_are_never_asked_as_absent(data: Path) -> None:
     sources = find_sources(data)
-    sampler = Sampler([sources["nuclei"], sources["blood"]], [1, 1], plan=lambda: (8, 64),
+    sampler = Sampler([sources["nuclei"], sources["blood"]], [1, 1], plan=lambda _: (8, 64),
                       pairs=4, seed=0)  # fmt: skip
     batch = sampler.batch()
     for present, absent in zip(batch.present, batch.absent, strict=True):
@@ -158,7 +158,7 @@ def test_a_rare_word_is_asked_where_it_is_absent_as_well(data: Path) -> None:
     file.write_text(json.dumps(content))
     sources = find_sources(data)
     sampler = Sampler(
-        [sources["coco"], sources["nuclei"]], [1, 1], plan=lambda: (16, 32), pairs=2, seed=0
+        [sources["coco"], sources["nuclei"]], [1, 1], plan=lambda _: (16, 32), pairs=2, seed=0
     )
     present = absent = 0
     for _ in range(30):
@@ -174,7 +174,7 @@ def test_a_rare_word_is_asked_where_it_is_absent_as_well(data: Path) -> None:
 @pytest.mark.parametrize("image_level", [True, False])
 def test_unseen_words_have_no_masks(data: Path, image_level: bool) -> None:
     sources = find_sources(data)
-    sampler = Sampler(list(sources.values()), [1] * 4, plan=lambda: (16, 48), pairs=4, seed=0,
+    sampler = Sampler(list(sources.values()), [1] * 4, plan=lambda _: (16, 48), pairs=4, seed=0,
                       unseen=frozenset({"nucleus"}), image_level=image_level)  # fmt: skip
     batches = [sampler.batch() for _ in range(4)]
     asked = [
@@ -201,7 +201,7 @@ def test_scenes_join_the_training_with_their_captions(data: Path) -> None:
     sources = training_sources(str(data), share, 0)
     assert "scenes" in sources
     assert "scenes" not in training_sources(str(data), share[1:], 0)
-    sampler = Sampler(list(sources.values()), shares(sources, share), plan=lambda: (12, 48),
+    sampler = Sampler(list(sources.values()), shares(sources, share), plan=lambda _: (12, 48),
                       pairs=4, seed=0, image_level=True)  # fmt: skip
     batch = sampler.batch()
     matrix = caption_matrix(batch)
@@ -210,7 +210,9 @@ def test_scenes_join_the_training_with_their_captions(data: Path) -> None:
     assert [bool(caption) for caption in batch.captions] == matrix.any(1).tolist()
     assert not any(p & a for p, a in zip(batch.present, batch.absent, strict=True))
     # a photograph may show a circle; nobody annotated whether it does
-    alone = Sampler(list(sources.values()), [0, 0, 1, 0, 0], plan=lambda: (4, 48), pairs=4, seed=0)
+    alone = Sampler(
+        list(sources.values()), [0, 0, 1, 0, 0], plan=lambda _: (4, 48), pairs=4, seed=0
+    )
     shapes = frozenset(sources["scenes"].everywhere)
     assert not any(shapes & row for row in alone.batch().absent)
 

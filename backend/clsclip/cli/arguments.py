@@ -3,7 +3,8 @@
 A field ``max_request_mb: int`` becomes ``--max-request-mb``, a boolean a pair of flags
 ``--templates`` and ``--no-templates``, a tuple of any length an option that may be repeated, and
 a tuple of fixed length an option with as many values. Defaults and help texts are the fields';
-pydantic reads and checks the values.
+pydantic reads and checks the values. Some commands also read them from a file, see
+:mod:`clsclip.cli.config_file`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from clsclip.cli.config_file import OPTION, read_settings
 from clsclip.errors import InvalidConfigError
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -23,7 +25,7 @@ _M = TypeVar("_M", bound=BaseModel)
 
 def add_settings(
     parser: argparse.ArgumentParser, model: type[BaseModel], *, bare: Collection[str] = (),
-    without: Collection[str] = (),
+    without: Collection[str] = (), required: bool = True,
 ) -> None:  # fmt: skip
     """Add one option per field of a settings model, as a group named by its docstring.
 
@@ -37,6 +39,8 @@ def add_settings(
         Fields whose option may be given without a value, and then means the default.
     without : collection of str
         Fields that get no option here.
+    required : bool
+        Whether fields without a default must be given as options; if not, a file may have them.
     """
     title = (model.__doc__ or model.__name__).strip().partition("\n")[0].rstrip(".")
     group = parser.add_argument_group(title)
@@ -44,27 +48,39 @@ def add_settings(
         if name in without:
             continue
         optional = {"nargs": "?", "const": field.default} if name in bare else {}
-        group.add_argument(_option(name), dest=name, **_argument(name, field), **optional)
+        needed = required and field.is_required()
+        group.add_argument(
+            _option(name), dest=name, required=needed, **_argument(name, field), **optional
+        )
 
 
 def settings_from(args: argparse.Namespace, model: type[_M]) -> _M:
     """Read a settings model from parsed arguments; what was not given keeps its default.
 
+    Values of a file that ``--config`` names come between the two.
+
     Raises
     ------
     InvalidConfigError
-        If a value is not allowed; the message names the option.
+        If a value is not allowed; the message names the option, or the file and its key.
     """
     given = {name: value for name, value in vars(args).items() if name in model.model_fields}
+    file = getattr(args, OPTION, None)
+    filed = {} if file is None else read_settings(file, model, given)
     try:
-        return model.model_validate(given)
+        return model.model_validate({**filed, **given})
     except ValidationError as error:
-        raise InvalidConfigError(
-            " ".join(
-                f"{_option(str(fault['loc'][0]))} {fault['input']}: {fault['msg']}."
-                for fault in error.errors()
-            )
-        ) from error
+        described = []
+        for fault in error.errors():
+            name = str((*fault["loc"], "")[0])
+            text = f"{fault['msg'].removeprefix('Value error, ')}."
+            if fault["type"] == "missing":
+                text = f"{_option(name)} is missing."
+            elif name:
+                origin = f"'{file}': {name} =" if name in filed else _option(name)
+                text = f"{origin} {fault['input']}: {text}"
+            described.append(text)
+        raise InvalidConfigError(" ".join(described)) from error
 
 
 def _option(name: str) -> str:
@@ -75,7 +91,6 @@ def _argument(name: str, field: FieldInfo) -> dict[str, Any]:
     """Keyword arguments of ``add_argument`` for a field."""
     argument: dict[str, Any] = {
         "default": argparse.SUPPRESS,
-        "required": field.is_required(),
         "help": _help(field),
     }
     kind = _without_none(field.annotation)

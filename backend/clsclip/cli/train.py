@@ -16,6 +16,7 @@ from typing import Final
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
+from clsclip.cli.config_file import add_config_option
 from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.model.files import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--output", required=True, type=Path, help="Run directory.")
         command.add_argument("--resume", action="store_true", help="Go on with the run in OUTPUT.")
-        add_settings(command, settings, bare=("store",))
+        add_config_option(command)
+        add_settings(command, settings, bare=("store",), required=False)
     text = "Keep images with label images in the annotation store."
     add_settings(commands.add_parser("import", help=text, description=text), ImportSettings)
     text = "Write what is in the annotation store as folders of images and label images."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import numpy as np
@@ -15,9 +17,11 @@ from torch import Tensor
 from clsclip.errors import InvalidConfigError
 from clsclip.predict.regions import ANY_OBJECT
 from clsclip.training.crops import View, random_view
+from clsclip.training.drawn import REMEMBERED, Drawn
 from clsclip.training.examples import Source
 from clsclip.training.prefetch import prefetch
 from clsclip.training.run import TrainingSettings
+from clsclip.training.scenes import Scenes
 from clsclip.words import withheld
 
 _AHEAD: Final = 4
@@ -33,9 +37,6 @@ OWN: Final = 0.2
 RECENT: Final = 0.35
 """Share of absent words that were lately asked where they are present: so a word is asked about as
 often where it is absent, however few its examples are, and has no head start."""
-
-_REMEMBERED: Final = 1000
-"""Present words that are remembered for that."""
 
 
 class ViewSettings(TrainingSettings):
@@ -90,6 +91,8 @@ class Batch:
         Words that are certainly in an image, and certainly not.
     captions : tuple of str, length B
         A true sentence about the whole example; empty where there is none.
+    seed : tuple of int
+        Another one for every batch of a run, for what is drawn when it is used.
     """
 
     images: Tensor
@@ -100,6 +103,7 @@ class Batch:
     present: tuple[frozenset[str], ...]
     absent: tuple[frozenset[str], ...]
     captions: tuple[str, ...]
+    seed: tuple[int, ...]
 
 
 def vocabulary(sources: Iterable[Source]) -> tuple[str, ...]:
@@ -110,13 +114,16 @@ def vocabulary(sources: Iterable[Source]) -> tuple[str, ...]:
 class Sampler:
     """Draws batches from several sources.
 
+    What a batch holds follows from the seed, its number and what was drawn lately, so that a run
+    that goes on from a checkpoint draws what it would have drawn.
+
     Parameters
     ----------
     sources : sequence of Source
     weights : sequence of float
         Share of each source in the batches.
     plan : callable
-        Returns (B, S), images per batch and their side, whenever a batch is begun.
+        Returns (B, S), images of the batch of a number and their side.
     pairs : int
         Questions per image; about half of them about absent words where there are present ones.
     unseen : frozenset of str
@@ -124,7 +131,13 @@ class Sampler:
     image_level : bool
         Use words without masks, the unseen ones among them, as words of whole images. False: as
         in the inductive setting of section 5 of the paper, they do not occur at all.
-    seed : int or sequence of int
+    seed : int
+        Not negative.
+    numbers : iterator of int, optional
+        Numbers of the batches; by default 0, 1, 2...
+    drawn : Drawn, optional
+        What was drawn before the first of them. It follows the batches that are taken from the
+        iterator, which itself is ahead of them.
     """
 
     def __init__(
@@ -132,17 +145,21 @@ class Sampler:
         sources: Sequence[Source],
         weights: Sequence[float],
         *,
-        plan: Callable[[], tuple[int, int]],
+        plan: Callable[[int], tuple[int, int]],
         pairs: int,
-        seed: int | Sequence[int],
+        seed: int,
         unseen: frozenset[str] = frozenset(),
         image_level: bool = False,
+        numbers: Iterator[int] | None = None,
+        drawn: Drawn | None = None,
     ) -> None:
         self._sources = sources
         self._weights = np.asarray(weights, dtype=float) / sum(weights)
         self._plan, self._pairs = plan, pairs
         self._image_level = image_level
-        self._unseen = withheld(vocabulary(sources), unseen)
+        self._vocabulary = vocabulary(sources)
+        self._unseen = withheld(self._vocabulary, unseen)
+        self._seed, self._numbers = seed, count() if numbers is None else numbers
         self._rng = np.random.default_rng(seed)
         self._askable = [
             _askable(index, sources) - (frozenset() if image_level else self._unseen)
@@ -151,20 +168,40 @@ class Sampler:
         self._own = [
             tuple(sorted(set(s.words) & a)) for s, a in zip(sources, self._askable, strict=True)
         ]
-        self._parts = _parts(vocabulary(sources))
-        self._recent: deque[str] = deque(maxlen=_REMEMBERED)
+        self._parts = _parts(self._vocabulary)
+        self._places = {word: place for place, word in enumerate(self._vocabulary)}
+        self._drawn = Drawn() if drawn is None else drawn
+        self._recent = deque(
+            (self._vocabulary[place] for place in self._drawn.known(self._drawn.words)
+             if place < len(self._vocabulary)),
+            maxlen=REMEMBERED,
+        )  # fmt: skip
+        self._scenes = next((source for source in sources if isinstance(source, Scenes)), None)
+        if self._scenes is not None:
+            self._scenes.recent = self._drawn.known(self._drawn.scenes)
 
     def __iter__(self) -> Iterator[Batch]:
         """Endless batches, prepared ahead by one thread."""
-        return prefetch(self.batch, _AHEAD)
+        with closing(prefetch(self._batch_and_state, _AHEAD)) as batches:
+            for batch, words, scenes in batches:
+                self._drawn.take(words, scenes)
+                yield batch
+
+    def _batch_and_state(self) -> tuple[Batch, tuple[int, ...], tuple[int, ...]]:
+        """A batch, and what was drawn lately after it."""
+        batch = self.batch()
+        words = tuple(self._places[word] for word in self._recent)
+        return batch, words, () if self._scenes is None else self._scenes.recent
 
     def batch(self) -> Batch:
-        """One batch, drawn now."""
-        count, size = self._plan()
+        """The next batch, drawn now."""
+        number = next(self._numbers)
+        self._rng = np.random.default_rng((self._seed, number))
+        images_asked, size = self._plan(number)
         images, words, masks, valid, located, captions = [], [], [], [], [], []
         present: list[frozenset[str]] = []
         absent: list[frozenset[str]] = []
-        for index in self._rng.choice(len(self._sources), count, p=self._weights):
+        for index in self._rng.choice(len(self._sources), images_asked, p=self._weights):
             drawn = self._sources[index].draw(self._rng)
             view = random_view(drawn, size, self._rng, self._unseen)
             example = view.example
@@ -193,6 +230,7 @@ class Sampler:
         return Batch(
             torch.stack(images), tuple(words), torch.stack(masks), torch.stack(valid),
             torch.tensor(located), tuple(present), tuple(absent), tuple(captions),
+            (self._seed, number),
         )  # fmt: skip
 
     def _caption(self, view: View) -> str:

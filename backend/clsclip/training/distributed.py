@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import count
 from typing import Final
 
 import torch
@@ -51,6 +52,16 @@ class ProcessGroup:
     def seed(self, *numbers: int) -> tuple[int, ...]:
         """A seed that is another one in every process; alone, it is the numbers."""
         return (*numbers, self.rank) if self.rank else numbers
+
+    def batch_numbers(self, taken: int) -> Iterator[int]:
+        """Numbers of the batches of this process, endless; no other process has one of them.
+
+        Parameters
+        ----------
+        taken : int
+            Batches that each process has taken before.
+        """
+        return count(taken * self.size + self.rank, self.size)
 
     def share(self, tensors: Sequence[Tensor]) -> None:
         """Give every process the values of the leading one, in place.

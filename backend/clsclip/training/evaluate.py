@@ -326,7 +326,9 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
 
 def _source(settings: EvaluateSettings) -> Source:
     if settings.dataset:
-        return fold_source(settings.dataset, settings.fold, settings.data, "val")
+        return fold_source(
+            settings.dataset, settings.fold, settings.data, "val", download=settings.download
+        )
     if settings.data == SCENES:
         return Scenes(SCENE_SEED, count=settings.limit or MOST_IMAGES)
     sources = find_sources(Path(settings.data).expanduser(), val=True)

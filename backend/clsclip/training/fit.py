@@ -3,44 +3,57 @@
 Only the projections L^i, the decoder and the look at a word's presence move; the visual encoder
 only if ``encoder_rate`` is set, which the paper does not do. Each step asks
 several words of each image, absent ones among them with an empty mask, so that the word matters;
-the layers below N1 run once per image.
+the layers below N1 run once per image. By steps or epochs, two runs of one seed are the same, and
+so is one that was killed and went on (on one machine, by one process).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from clsclip.errors import InvalidConfigError
+from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
 from clsclip.model.device import fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.training.batches import Batch, Sampler, ViewSettings
+from clsclip.training.batches import Batch, Sampler
+from clsclip.training.board import VIEWS, Board, TensorBoard, event_writer, fixed_views
 from clsclip.training.distributed import ProcessGroup, alone
+from clsclip.training.drawn import Drawn
 from clsclip.training.examples import Source
-from clsclip.training.folds import FoldSettings, fold_source
+from clsclip.training.folds import fold_source
+from clsclip.training.footprint import require_memory
 from clsclip.training.loop import cosine_rate, train
 from clsclip.training.losses import mask_loss, seen_loss
 from clsclip.training.prompts import Prompts
-from clsclip.training.run import Run
+from clsclip.training.recipe import RecipeSettings, Schedule
+from clsclip.training.run import Clock, Run
+from clsclip.training.scenes import Scenes
 from clsclip.training.sources import shares, training_sources
 from clsclip.words import word_list
 
+FREE: Final = ("tensorboard", "download")
+"""Settings that change nothing of what is learnt."""
 
-class FitSettings(HeadSettings, ViewSettings, FoldSettings):
+
+class FitSettings(HeadSettings, RecipeSettings):
     """What a head training run is asked for."""
 
     clip: str = Field(
-        title="CLIP", description="Folder or hub name of the CLIP whose towers are frozen."
+        "openai/clip-vit-base-patch16",
+        title="CLIP",
+        description="Folder or hub name of the CLIP whose towers are frozen.",
     )
     start: str = Field(
         "",
@@ -49,9 +62,6 @@ class FitSettings(HeadSettings, ViewSettings, FoldSettings):
         "empty: a new head.",
     )
     pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
-    cycles: int = Field(
-        1, title="Cycles", description="Cosine falls of the learning rate (warm restarts).", ge=1
-    )
     encoder_rate: float = Field(
         0.0,
         title="Encoder rate",
@@ -59,6 +69,12 @@ class FitSettings(HeadSettings, ViewSettings, FoldSettings):
         "in the paper.",
         ge=0,
         le=1,
+    )
+    tensorboard: bool = Field(
+        False,
+        title="TensorBoard",
+        description="Also write losses, learning rate and pictures of some masks into OUTPUT for "
+        "TensorBoard (python -m pip install 'napari-clsclip[tensorboard]').",
     )
     description: str = Field("", title="Description", description="One line for lists of models.")
 
@@ -92,16 +108,23 @@ def fit(
     """
     group = group or alone(settings.device)
     device = group.device
-    sources = _sources(settings)
+    if settings.tensorboard and group.leads:
+        event_writer()  # or it is said before anything is done
+    sources = _sources(settings, group)
+    schedule = Schedule(settings, _images(sources, settings), group.size)
+    budget = schedule.budget
     towers = load_towers(settings.clip)
     if device.type == "cpu":
         towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = _start(settings.start, towers, head).to(device)
-    run = Run(output, settings, resume=resume, writes=group.leads)
-    trained = trained_parts(model).train()
-    modules: dict[str, torch.nn.Module] = {"head": trained}
+    if device.type == "cpu":  # where the system ends a process that asks for too much
+        for count, side in (settings.plan(0.0), settings.plan(1.0)):
+            require_memory(model, count * settings.pairs, side, device)
+    run = Run(output, settings, resume=resume, writes=group.leads, free=FREE)
+    trained, drawn = trained_parts(model).train(), Drawn()
+    modules: dict[str, torch.nn.Module] = {"head": trained, "drawn": drawn}
     groups: list[dict[str, Any]] = [{"params": list(trained.parameters())}]
     if settings.encoder_rate:
         modules["encoder"] = towers.clip.vision_model
@@ -109,36 +132,74 @@ def fit(
         groups.append({"params": _unfrozen(towers), "lr": rate})
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     clock = run.load_state(modules, optimizer)
-    seed = group.seed(settings.seed, clock.step)
-    sampler = Sampler(
-        list(sources.values()), shares(sources, settings.share),
-        plan=lambda: settings.plan(clock.part(settings)), pairs=settings.pairs, seed=seed,
-        unseen=word_list(settings.unseen),
+    run.forget_after(clock.step)
+    tell(schedule.describe())
+    sample = partial(
+        Sampler, list(sources.values()), shares(sources, settings.share), pairs=settings.pairs,
+        seed=settings.seed, unseen=word_list(settings.unseen),
     )  # fmt: skip
-    train(
-        run, modules, optimizer, clock, sampler,
-        HeadLoss(model, settings.pairs, np.random.default_rng(seed)), settings=settings,
-        rate=lambda part: cosine_rate(part, cycles=settings.cycles, warm_up=0.02), tell=tell,
-        group=group,
-    )  # fmt: skip
+    with closing(_board(settings, run, clock, model, sample, group)) as board:
+        sampler = sample(
+            plan=lambda number: schedule.plan(number, clock), drawn=drawn,
+            numbers=group.batch_numbers(clock.step * schedule.accumulate),
+        )  # fmt: skip
+        try:
+            train(
+                run, modules, optimizer, clock, sampler, HeadLoss(model, settings.pairs),
+                settings=budget, rate=partial(
+                    cosine_rate, cycles=settings.cycles, warm_up=settings.warm_up
+                ),
+                tell=tell, accumulate=schedule.accumulate, group=group,
+                reported=lambda at, figures: board.report(at.step, at.part(budget), figures),
+            )  # fmt: skip
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"The memory of {device} ran out with {settings.batch_size} images at a time. Give "
+                "a smaller --batch-size; without --accumulate, a step has as many images then."
+            ) from error
     if not group.leads:
         return output
     source = Path(settings.clip)
     save_run_model(
         model.cpu(), output, source=str(source.absolute()) if source.is_dir() else settings.clip,
         description=settings.description,
-        training={**settings.model_dump(mode="json"), "steps": clock.step},
+        training={
+            **settings.model_dump(mode="json"), "steps": clock.step,
+            "effective_batch": schedule.effective_batch,
+        },
         bundle=torch.float32 if settings.encoder_rate else None,
     )  # fmt: skip
     return output
 
 
-def _sources(settings: FitSettings) -> dict[str, Source]:
-    """Data folders, or the training images of a fold."""
+def _sources(settings: FitSettings, group: ProcessGroup) -> dict[str, Source]:
+    """Data folders, or the training images of a fold, which one process fetches for all."""
     if not settings.dataset:
         return training_sources(settings.data, settings.share, settings.seed)
-    source = fold_source(settings.dataset, settings.fold, settings.data, "train")
+    ask = partial(fold_source, settings.dataset, settings.fold, settings.data, "train")
+    if group.leads:
+        source = ask(download=settings.download)
+    group.agree(True)
+    if not group.leads:
+        source = ask()
     return {settings.dataset: source}
+
+
+def _images(sources: dict[str, Source], settings: FitSettings) -> int:
+    """Images that are drawn from, scenes not counted."""
+    given = zip(sources.values(), shares(sources, settings.share), strict=True)
+    return sum(len(s) for s, share in given if share > 0 and not isinstance(s, Scenes))
+
+
+def _board(
+    settings: FitSettings, run: Run, clock: Clock, model: ClsClip, sample: Callable[..., Sampler],
+    group: ProcessGroup,
+) -> Board:  # fmt: skip
+    """What TensorBoard is to show, if it is asked for."""
+    if not (settings.tensorboard and group.leads):
+        return Board()
+    sampler = sample(plan=lambda _: (VIEWS, settings.image_size))
+    return TensorBoard(run.path, clock.step, model, fixed_views(sampler))
 
 
 def trained_parts(model: ClsClip) -> torch.nn.ModuleDict:
@@ -180,20 +241,18 @@ class HeadLoss:
     model : ClsClip
     pairs : int
         Q, words asked of each image.
-    rng : numpy Generator
-        Draws spellings and templates.
     """
 
-    def __init__(self, model: ClsClip, pairs: int, rng: np.random.Generator) -> None:
+    def __init__(self, model: ClsClip, pairs: int) -> None:
         self._model, self._pairs = model, pairs
-        self._prompts = Prompts(model, rng)
+        self._prompts = Prompts(model)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Mask loss over all (image, word) pairs of a batch, and of the words' presence."""
         device = next(self._model.decoder.parameters()).device
         dtype = fast_dtype(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            text = self._prompts(batch.words)
+            text = self._prompts(batch.words, np.random.default_rng((*batch.seed, 1)))
             encoded = self._model.encode(batch.images.to(device)).repeat(self._pairs)
             logits, presence = self._model.answer(encoded, text)
         losses = {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}

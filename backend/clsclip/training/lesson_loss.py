@@ -31,8 +31,6 @@ class LessonLoss:
         Makes the remembered views of a size; asked once per size, when it is first needed.
     remembered : callable
         Number of remembered views in a batch of views of a size.
-    rng : numpy Generator
-        Draws spellings, templates and remembered views.
     """
 
     def __init__(
@@ -40,10 +38,9 @@ class LessonLoss:
         model: ClsClip,
         memory: Callable[[int], Memory],
         remembered: Callable[[int], int],
-        rng: np.random.Generator,
     ) -> None:
         self._model, self._make, self._remembered = model, memory, remembered
-        self._rng, self._prompts = rng, Prompts(model, rng)
+        self._prompts = Prompts(model)
         self._memories: dict[int, Memory] = {}
 
     def __call__(self, lesson: Lesson) -> dict[str, Tensor]:
@@ -51,13 +48,14 @@ class LessonLoss:
         device = next(self._model.decoder.parameters()).device
         dtype = fast_dtype(device)
         size, count = lesson.images.shape[-1], len(lesson.words)
+        rng = np.random.default_rng((*lesson.seed, 1))  # spellings, templates, remembered views
         recalled = None
         if self._remembered(size):
             if size not in self._memories:
                 self._memories[size] = self._make(size)
-            recalled = self._memories[size].draw(self._remembered(size), self._rng)
+            recalled = self._memories[size].draw(self._remembered(size), rng)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            text = self._prompts(lesson.words)
+            text = self._prompts(lesson.words, rng)
             encoded = self._model.encode(lesson.images.to(device))
             if recalled is not None:
                 text = torch.cat([text, recalled.text])

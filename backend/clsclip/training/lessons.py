@@ -41,12 +41,15 @@ class Lesson:
         Canonical.
     masks, valid : Tensor of bool, shape (B, S, S)
         Mask of each word, and the pixels that a person vouches for.
+    seed : tuple of int
+        For what is drawn when they are used.
     """
 
     images: Tensor
     words: tuple[str, ...]
     masks: Tensor
     valid: Tensor
+    seed: tuple[int, ...] = ()
 
 
 class Lessons:
@@ -78,8 +81,13 @@ class Lessons:
         self._image_size = image_size
         self._zooms: dict[tuple[int, str], tuple[float, ...]] = {}
 
-    def draw(self, count: int, size: int) -> Lesson:
-        """``count`` views of ``size`` pixels a side; new images are all drawn equally often."""
+    def draw(self, count: int, size: int, seed: tuple[int, ...] = ()) -> Lesson:
+        """``count`` views of ``size`` pixels a side; new images are all drawn equally often.
+
+        With a seed, what is drawn follows from it alone.
+        """
+        if seed:
+            self._rng = np.random.default_rng(seed)
         rng = self._rng
         images, words, masks, valid = [], [], [], []
         for _ in range(count):
@@ -90,7 +98,9 @@ class Lessons:
             words.append(word)
             masks.append(view.mask(word))
             valid.append(view.valid())
-        return Lesson(torch.stack(images), tuple(words), torch.stack(masks), torch.stack(valid))
+        return Lesson(
+            torch.stack(images), tuple(words), torch.stack(masks), torch.stack(valid), seed
+        )
 
     def view(self, index: int, word: str, size: int) -> View:
         """A random view of one correction.

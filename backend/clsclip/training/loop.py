@@ -80,9 +80,10 @@ def train(
     accumulate: int = 1,
     report_steps: int = REPORT_STEPS,
     over: Callable[[Clock], bool] = lambda _: False,
+    reported: Callable[[Clock, Mapping[str, float]], None] = lambda *_: None,
     group: ProcessGroup | None = None,
 ) -> None:
-    """Take optimizer steps until the run is over.
+    """Take optimizer steps until the run is over; none if it is over already.
 
     Several processes do so together: each calls this with modules and a clock of the same state,
     and batches of its own.
@@ -114,6 +115,8 @@ def train(
     over : callable
         Asked after every optimizer step; an answer of True ends the run early. What it takes is
         training time. Of several processes, only the leading one asks.
+    reported : callable
+        Takes the figures of every report, in the leading process.
     group : ProcessGroup, optional
         The processes that train together; by default, this one is alone.
 
@@ -123,12 +126,13 @@ def train(
         If a loss is NaN or infinite; the last checkpoint stays.
     """
     group = group or alone("cpu")
+    if clock.part(settings) >= 1:
+        return
     for module in modules.values():
         group.share(list(module.state_dict().values()))
     peaks = [group["lr"] for group in optimizer.param_groups]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     last = saved = time.monotonic()
-    recent: list[dict[str, float]] = []
     for number, batch in enumerate(batches, start=1):
         named = losses(batch)
         total = torch.stack(list(named.values())).sum()
@@ -141,7 +145,7 @@ def train(
                 "a smaller --learning-rate."
             )
         (total / accumulate).backward()  # type: ignore[no-untyped-call]
-        recent.append({name: loss.item() for name, loss in named.items()})
+        clock.add({name: loss.item() for name, loss in named.items()})
         if number % accumulate:
             continue
         factor = rate(clock.part(settings))
@@ -159,13 +163,14 @@ def train(
         finished = clock.part(settings) >= 1
         report = clock.step % report_steps == 0 or finished
         if report and group.leads:
-            means = {name: sum(r[name] for r in recent) / len(recent) for name in recent[0]}
+            means = {name: added / clock.batches for name, added in clock.losses.items()}
             run.report(step=clock.step, seconds=round(clock.seconds, 1), rate=factor, **means)
+            reported(clock, {"rate": factor, **means})
             shown = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
             done = f"{clock.part(settings):.1%}  {clock.seconds / 60:.1f} min  step {clock.step}"
             tell(f"{done}  {shown}")
         if report:
-            recent.clear()
+            clock.forget()
         finished = bool(group.agree((group.leads and over(clock)) or finished)[0])
         if finished or now - saved > CHECKPOINT_SECONDS:
             run.save_state(modules, optimizer, clock)

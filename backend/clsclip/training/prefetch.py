@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeVar, cast
 
 T = TypeVar("T")
 
 
-def prefetch(make: Callable[[], T], ahead: int) -> Iterator[T]:
+def prefetch(make: Callable[[], T], ahead: int) -> Generator[T, None, None]:
     """Endless results of a function that one thread calls.
 
     The thread ends when the iterator is closed or no longer referenced.

@@ -35,10 +35,11 @@ from clsclip.training.batches import (
     vocabulary,
 )
 from clsclip.training.distributed import ProcessGroup, alone
+from clsclip.training.drawn import Drawn
 from clsclip.training.loop import cosine_rate, decayed_adamw, train
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.prompts import random_prompt
-from clsclip.training.run import Run, load_weights
+from clsclip.training.run import Clock, Run, load_weights
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.tokenizer import EVERYDAY_WORDS, train_tokenizer
 from clsclip.words import spellings, word_list
@@ -186,20 +187,26 @@ def pretrain(
     clip.to(device)  # type: ignore[arg-type]
     pixel_text = PixelText(settings.width, settings.text_width, 16).to(device)
     contrast = nn.ParameterDict({"bias": nn.Parameter(torch.tensor(-5.0))}).to(device)
-    modules = {"clip": clip, "pixel_text": pixel_text, "contrast": contrast}
+    trained = {"clip": clip, "pixel_text": pixel_text, "contrast": contrast}
     if settings.start:
-        load_weights(Path(settings.start).expanduser(), modules)
+        load_weights(Path(settings.start).expanduser(), trained)
+    drawn = Drawn()
+    modules = {**trained, "drawn": drawn}
     parameters = [p for module in modules.values() for p in module.parameters()]
     optimizer = decayed_adamw(parameters, settings.learning_rate, (0.9, 0.98))
     clock = run.load_state(modules, optimizer)
-    seed = group.seed(settings.seed, clock.step)
+    run.forget_after(clock.step)
+
+    def plan(number: int) -> tuple[int, int]:
+        step = number // group.size if settings.steps else clock.step
+        return settings.plan(Clock(step, clock.seconds).part(settings))
+
     sampler = Sampler(
-        list(sources.values()), shares(sources, settings.share),
-        plan=lambda: settings.plan(clock.part(settings)), pairs=PAIRS, seed=seed,
-        unseen=word_list(settings.unseen), image_level=True,
+        list(sources.values()), shares(sources, settings.share), plan=plan, pairs=PAIRS,
+        seed=settings.seed, unseen=word_list(settings.unseen), image_level=True, drawn=drawn,
+        numbers=group.batch_numbers(clock.step),
     )  # fmt: skip
-    rng = np.random.default_rng(seed)
-    step = _Step(clip, tokenizer, pixel_text, contrast["bias"], words, rng)
+    step = _Step(clip, tokenizer, pixel_text, contrast["bias"], words)
     train(
         run, modules, optimizer, clock, sampler, step, settings=settings,
         rate=lambda part: cosine_rate(part, warm_up=0.03), tell=tell, group=group,
@@ -235,16 +242,16 @@ class _Step:
         pixel_text: PixelText,
         bias: Tensor,
         vocabulary: tuple[str, ...],
-        rng: np.random.Generator,
     ) -> None:
         self._clip, self._tokenizer, self._pixel_text = clip, tokenizer, pixel_text
-        self._bias, self._vocabulary, self._rng = bias, vocabulary, rng
+        self._bias, self._vocabulary = bias, vocabulary
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Weighted contrastive loss, pixel loss and presence loss."""
         device = self._bias.device
-        columns = self._columns(batch)
-        prompts = [random_prompt(word, DEFAULT_TEMPLATES, self._rng) for word in columns]
+        rng = np.random.default_rng((*batch.seed, 1))
+        columns = self._columns(batch, rng)
+        prompts = [random_prompt(word, DEFAULT_TEMPLATES, rng) for word in columns]
         prompts += [caption for caption in batch.captions if caption]
         dtype = fast_dtype(device)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
@@ -271,9 +278,9 @@ class _Step:
             "presence": PRESENCE_WEIGHT * presence,
         }
 
-    def _columns(self, batch: Batch) -> dict[str, int]:
+    def _columns(self, batch: Batch, rng: np.random.Generator) -> dict[str, int]:
         """Words of this step and their places: those of the batch, and some others."""
         own = [*batch.words, *(word for present in batch.present for word in sorted(present))]
-        others = self._rng.permutation(self._vocabulary)[:OTHER_WORDS]
+        others = rng.permutation(self._vocabulary)[:OTHER_WORDS]
         unique = dict.fromkeys([*own, *map(str, others)])
         return {word: column for column, word in enumerate(unique)}

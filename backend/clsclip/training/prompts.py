@@ -28,28 +28,28 @@ def random_prompt(word: str, templates: Sequence[str], rng: np.random.Generator)
 class Prompts:
     """Text tokens of words, each time in a random spelling and template.
 
-    The text encoder is frozen: what it said once is remembered.
+    The text encoder is frozen: what it said once is remembered. It reads one prompt at a time, for
+    beside others, and padded to their length, the last bits of its answer would be other ones; a
+    run that goes on from a checkpoint, and remembers nothing, has to get the same.
 
     Parameters
     ----------
     model : ClsClip
-    rng : numpy Generator
     """
 
-    def __init__(self, model: ClsClip, rng: np.random.Generator) -> None:
-        self._model, self._rng = model, rng
+    def __init__(self, model: ClsClip) -> None:
+        self._model = model
         self._known: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def __call__(self, words: Sequence[str]) -> Tensor:
-        """T^cls of each word, shape (P, d)."""
+    def __call__(self, words: Sequence[str], rng: np.random.Generator) -> Tensor:
+        """T^cls of each word, shape (P, d); the generator draws spellings and templates."""
         templates = self._model.settings.prompt_templates
-        prompts = [random_prompt(word, templates, self._rng) for word in words]
+        prompts = [random_prompt(word, templates, rng) for word in words]
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
         if len(self._known) + len(new) > _MAX_PROMPTS:
             self._known.clear()
             new = list(dict.fromkeys(prompts))
-        if new:
-            tokens = self._model.towers.text_cls(new).float()
-            self._known.update(zip(new, tokens, strict=True))
+        for prompt in new:
+            self._known[prompt] = self._model.towers.text_cls([prompt])[0].float()
         return torch.stack([self._known[prompt] for prompt in prompts])

@@ -93,7 +93,7 @@ class Memory:
     ) -> None:
         self._model, self._words = model, tuple(words)
         self._size, self._rng = size, rng
-        self._prompts = Prompts(model, rng)
+        self._prompts = Prompts(model)
         self._drawable = frozenset(words).intersection(Scenes.words)
         found = []
         for start in range(0, count, _CHUNK):
@@ -139,7 +139,7 @@ class Memory:
         asked = [word for view in views for word in self._asked(view)]
         each = len(asked) // len(views)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            text = self._prompts(asked)
+            text = self._prompts(asked, self._rng)
             encoded = self._model.encode(pixels)
             logits = self._model.decode(encoded.repeat(each), text)
         answers = logits.float().sigmoid()

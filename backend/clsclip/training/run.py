@@ -8,11 +8,12 @@ trained model joins them. Nothing is pickled.
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 from pydantic import Field, ValidationError
@@ -30,11 +31,20 @@ from clsclip.wire import describe_validation
 RUN_FILE: Final = "run.json"
 STATE_FILE: Final = "state.safetensors"
 
-_UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError)
+_UNREADABLE: Final = (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError)
 
 
 class BudgetSettings(DeviceSettings):
-    """How long a run trains, and how it learns."""
+    """How long a run trains, and how it learns.
+
+    Attributes
+    ----------
+    alternatives : tuple of tuple of str
+        Settings that stand for each other: one that is given on the command line takes the place
+        of all of its kind in a configuration file.
+    """
+
+    alternatives: ClassVar[tuple[tuple[str, ...], ...]] = (("steps", "minutes", "epochs"),)
 
     minutes: float = Field(
         30.0, title="Minutes", description="Training time; the learning rate ends with it.", gt=0
@@ -43,7 +53,7 @@ class BudgetSettings(DeviceSettings):
         0, title="Steps", description="Optimizer steps, instead of minutes; 0: by time.", ge=0
     )
     learning_rate: float = Field(1e-3, title="Learning rate", description="Peak of AdamW's.", gt=0)
-    seed: int = Field(0, title="Seed", description="Of weights, crops and words.")
+    seed: int = Field(0, title="Seed", description="Of weights, crops and words.", ge=0)
 
 
 class TrainingSettings(BudgetSettings):
@@ -67,10 +77,34 @@ class TrainingSettings(BudgetSettings):
 
 @dataclass
 class Clock:
-    """How far a run is: optimizer steps taken and seconds trained, over all its sessions."""
+    """How far a run is, over all its sessions.
+
+    Attributes
+    ----------
+    step : int
+        Optimizer steps taken.
+    seconds : float
+        Time trained.
+    batches : int
+        Batches since the last report.
+    losses : dict of str to float
+        Sums of their losses.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    batches: int = 0
+    losses: dict[str, float] = field(default_factory=dict)
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Count the losses of a batch."""
+        self.batches += 1
+        for name, loss in losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + loss
+
+    def forget(self) -> None:
+        """Begin the next report."""
+        self.batches, self.losses = 0, {}
 
     def part(self, settings: BudgetSettings) -> float:
         """How much of the run is over, 0 to 1 (or above, where time ran on)."""
@@ -92,6 +126,8 @@ class Run:
         Go on with an existing run instead of refusing it.
     writes : bool
         Whether anything is written or checked. Of several processes, only the leading one does.
+    free : collection of str
+        Settings that may be others when the run goes on, for they do not change what it learns.
 
     Raises
     ------
@@ -103,9 +139,15 @@ class Run:
     """
 
     def __init__(
-        self, path: Path, settings: Settings, *, resume: bool, writes: bool = True
+        self,
+        path: Path,
+        settings: Settings,
+        *,
+        resume: bool,
+        writes: bool = True,
+        free: Collection[str] = (),
     ) -> None:
-        self.path, self._writes = path, writes
+        self.path, self._writes, self._free = path, writes, free
         if writes:
             self._begin(settings, resume)
 
@@ -135,7 +177,8 @@ class Run:
             detail = describe_validation(error) if isinstance(error, ValidationError) else error
             raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
         theirs, ours = stored.model_dump(), settings.model_dump()
-        other = {key: theirs[key] for key in ours if theirs[key] != ours[key]}
+        fixed = [key for key in ours if key not in self._free]
+        other = {key: theirs[key] for key in fixed if theirs[key] != ours[key]}
         if other:
             raise CheckpointError(
                 f"The run in '{self.path}' was started with other settings: {other}. Give the "
@@ -155,6 +198,24 @@ class Run:
         try:
             with (self.path / METRICS_FILE).open("a") as stream:
                 stream.write(line)
+        except OSError as error:
+            raise self._full(METRICS_FILE, error) from error
+
+    def forget_after(self, step: int) -> None:
+        """Drop the reports of steps that are taken again, for they came after the checkpoint.
+
+        Raises
+        ------
+        FileError
+        """
+        file = self.path / METRICS_FILE
+        if not self._writes or not file.exists():
+            return
+        try:
+            lines = file.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if _step(line) <= step]
+            if len(kept) < len(lines):
+                write_atomically(file, b"".join(kept))
         except OSError as error:
             raise self._full(METRICS_FILE, error) from error
 
@@ -183,7 +244,10 @@ class Run:
                     .cpu()
                     .clone(memory_format=torch.contiguous_format)
                 )
-        metadata = {"step": str(clock.step), "seconds": repr(clock.seconds)}
+        metadata = {
+            "step": str(clock.step), "seconds": repr(clock.seconds),
+            "batches": str(clock.batches), "losses": json.dumps(clock.losses),
+        }  # fmt: skip
         try:
             write_atomically(self.path / STATE_FILE, save(tensors, metadata=metadata))
         except OSError as error:
@@ -217,12 +281,27 @@ class Run:
             for index, parameter in enumerate(_parameters(optimizer)):
                 state: dict[str, Any] = _below(f"optimizer/{index}/", tensors)
                 if state:
-                    optimizer.state[parameter] = state
-            return Clock(int(metadata["step"]), float(metadata["seconds"]))
+                    # where the optimizer would have made them: its count of steps in main memory
+                    optimizer.state[parameter] = {
+                        key: value if key == "step" else value.to(parameter.device)
+                        for key, value in state.items()
+                    }
+            return Clock(
+                int(metadata["step"]), float(metadata["seconds"]),
+                int(metadata["batches"]), json.loads(metadata["losses"]),
+            )  # fmt: skip
         except _UNREADABLE as error:
             raise CheckpointError(
                 f"'{file}' is not a checkpoint of this run ({error}). Remove it to start anew."
             ) from error
+
+
+def _step(line: bytes) -> float:
+    """Optimizer step that a report is about; beyond all of them for a line that was cut off."""
+    try:
+        return float(json.loads(line).get("step", 0)) if line.endswith(b"\n") else math.inf
+    except ValueError:
+        return math.inf
 
 
 def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:

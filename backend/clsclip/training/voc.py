@@ -20,7 +20,9 @@ UNCERTAIN: Final = 255
 """Value of pixels along outlines and of what is too hard to tell: ignored."""
 
 _HOMES: Final = ("VOCdevkit/VOC2012", "VOC2012", ".")
+_LISTS: Final = "ImageSets/Segmentation"
 _AUGMENTED: Final = "SegmentationClassAug"
+_SBD: Final = "sbd"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,18 @@ class VocFile:
         return np.asarray(found, dtype=np.uint8)
 
 
+def voc_home(root: Path) -> Path | None:
+    """The folder of VOC 2012 at or below a folder, if there is one."""
+    return next((root / name for name in _HOMES if (root / name / _LISTS).is_dir()), None)
+
+
+def holds_sbd(root: Path) -> bool:
+    """Whether the further training images of SBD are there, in one of their two layouts."""
+    home = voc_home(root)
+    converted = home is not None and (home / _AUGMENTED).is_dir()
+    return converted or (root / _SBD / "cls").is_dir()
+
+
 def find_voc(root: Path, part: Literal["train", "val"]) -> tuple[VocFile, ...]:
     """Images of a part of VOC 2012, by name.
 
@@ -65,23 +79,19 @@ def find_voc(root: Path, part: Literal["train", "val"]) -> tuple[VocFile, ...]:
     FileError
         If VOC is not there; the message shows the layout.
     """
-    home = next((root / name for name in _HOMES if (root / name / _LISTS).is_dir()), None)
+    home = voc_home(root)
     if home is None:
         raise FileError(
             f"'{root}' holds no VOC 2012. Expected {root}/VOCdevkit/VOC2012/ with JPEGImages/, "
             "SegmentationClass/ and ImageSets/Segmentation/{train,val}.txt, and for training SBD "
-            f"in {root}/sbd/ (img/, cls/, train.txt, val.txt). With a network, torchvision fetches "
-            f"both: torchvision.datasets.VOCSegmentation('{root}', download=True) and "
-            f"torchvision.datasets.SBDataset('{root / 'sbd'}', download=True)."
+            f"in {root}/sbd/ (img/, cls/, train.txt, val.txt). With a network, --download fetches "
+            "both."
         )
     own, other = _listed(home, part), _listed(home, "val")
     files = {name: _voc(home, name) for name in own}
     if part == "train":
         files = {**_augmented(root, home, frozenset(other)), **files}
     return tuple(files[name] for name in sorted(files))
-
-
-_LISTS: Final = "ImageSets/Segmentation"
 
 
 def _listed(home: Path, part: str) -> list[str]:
@@ -107,7 +117,7 @@ def _augmented(root: Path, home: Path, val: frozenset[str]) -> dict[str, VocFile
             for file in (home / _AUGMENTED).glob("*.png")
             if file.stem not in val
         }
-    sbd = root / "sbd"
+    sbd = root / _SBD
     if not (sbd / "cls").is_dir():
         return {}
     names = [*_lines(sbd / "train.txt"), *_lines(sbd / "val.txt")]

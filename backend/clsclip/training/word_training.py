@@ -5,7 +5,7 @@ See :mod:`clsclip.training.finetune` for what the leading process does beside it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -159,6 +159,10 @@ class WordTraining:
     ) -> None:
         """Take optimizer steps until the run is over.
 
+        By steps or epochs, a run that goes on from a checkpoint takes the steps that it would have
+        taken. Which state is the best one, :class:`clsclip.training.checks.Checks` decides, and
+        when it looks depends on the time.
+
         Parameters
         ----------
         run, clock, over, tell
@@ -168,22 +172,31 @@ class WordTraining:
             Called now and then before the first step of a new run; may raise.
         """
         budget = self.budget(len(data.learnt))
-        seed = self._group.seed(self._settings.seed, clock.step)
+        seed = self._settings.seed
+        remembered = self._group.seed(seed)
         loss = LessonLoss(
             self._new,
             lambda side: Memory(
                 self.older, self._words, count=self.plan.remembered(side), size=side,
-                rng=np.random.default_rng((*seed, side)),
+                rng=np.random.default_rng((*remembered, side, 2)),
                 check=lambda: None if clock.step else check(),
             ),
-            lambda side: self.plan.views(side)[1], np.random.default_rng((*seed, 4)),
+            lambda side: self.plan.views(side)[1],
         )  # fmt: skip
         size = self.model.settings.image_size
         rng = np.random.default_rng(seed)
         lessons = Lessons(data.learnt, self._words, size, rng, data.earlier)
+        together = self._settings.accumulate * self._group.size  # batches of a step
+
+        def lesson(number: int) -> Lesson:
+            step = number // together if budget.steps else clock.step
+            side = self.plan.side(Clock(step, clock.seconds).part(budget))
+            return lessons.draw(self.plan.views(side)[0], side, (seed, number))
+
+        numbers = self._group.batch_numbers(clock.step * self._settings.accumulate)
         train(
             run, {"head": self.trained, "best": self.best}, self.optimizer, clock,
-            _batches(lessons, self.plan, budget, clock), loss, settings=budget,
+            prefetch(lambda: lesson(next(numbers)), 2), loss, settings=budget,
             rate=lambda part: cosine_rate(part, warm_up=0.05), tell=tell,
             accumulate=self._settings.accumulate, report_steps=REPORT_STEPS, over=over,
             group=self._group,
@@ -195,15 +208,3 @@ def _older_head(words: Sequence[str], model: ClsClip, heads: Sequence[WordHead])
     choose = HeadChoice(model, heads)
     chosen = {choose(word) for word in words}
     return next((each.head for each in reversed(heads) if each.head in chosen), model)
-
-
-def _batches(
-    lessons: Lessons, plan: Plan, budget: FinetuneSettings, clock: Clock
-) -> Iterator[Lesson]:
-    """Endless lessons, prepared ahead by one thread."""
-
-    def draw() -> Lesson:
-        side = plan.side(clock.part(budget))
-        return lessons.draw(plan.views(side)[0], side)
-
-    return prefetch(draw, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -43,7 +44,8 @@ class Scenes:
         self._seed = seed
         self._size = size
         self._count = count
-        self._recent: deque[Example] = deque(maxlen=RECENT)
+        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._kept: dict[int, Example] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -57,11 +59,27 @@ class Scenes:
 
     def draw(self, rng: np.random.Generator) -> Example:
         """A random scene: a new one, or one of the last ones, which costs nothing."""
-        if len(self._recent) == RECENT and rng.random() >= NEW_SHARE:
-            return self._recent[int(rng.integers(RECENT))]
-        example = self[int(rng.integers(self._count))]
-        self._recent.append(example)
-        return example
+        full = len(self._recent) == RECENT
+        if full and rng.random() >= NEW_SHARE:
+            index = self._recent[int(rng.integers(RECENT))]
+        else:
+            index = int(rng.integers(self._count))
+            if full:
+                self._kept.pop(self._recent[0], None)
+            self._recent.append(index)
+        if index not in self._kept:
+            self._kept[index] = self[index]
+        return self._kept[index]
+
+    @property
+    def recent(self) -> tuple[int, ...]:
+        """Numbers of the last random scenes, the oldest first; at most :data:`RECENT`."""
+        return tuple(self._recent)
+
+    @recent.setter
+    def recent(self, numbers: Iterable[int]) -> None:
+        self._recent = deque(numbers, maxlen=RECENT)
+        self._kept.clear()
 
 
 def microscopy_scene(rng: np.random.Generator, size: int) -> Example:
