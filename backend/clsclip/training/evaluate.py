@@ -93,6 +93,12 @@ class EvaluateSettings(
             "too.",
         )
     )
+    whole: bool = Field(
+        False,
+        title="Whole image",
+        description="Look once at the whole image, as plain ClsCLIP does, instead of choosing a "
+        "zoom.",
+    )
     shuffled: bool = Field(
         False,
         title="Shuffled",
@@ -175,9 +181,12 @@ def evaluate(
         for question in questions:
             example = question.example
             started = time.perf_counter()
+            image = disturb(example.image, settings.change)
+            zoom = settings.zoom
+            if settings.whole:
+                zoom = predictor.whole_image_zoom((image.shape[0], image.shape[1]))
             result = predictor.segment(
-                disturb(example.image, settings.change), [question.asked],
-                zoom=settings.zoom, templates=settings.templates,
+                image, [question.asked], zoom=zoom, templates=settings.templates,
                 regions=_regions(settings, question), detector=settings.detector,
                 vouched=settings.regions == "manual",
             )  # fmt: skip
@@ -232,6 +241,8 @@ def _check(settings: EvaluateSettings) -> None:
         raise InvalidConfigError(
             "Give --images, --labels and --word, or --data with a data folder (or 'scenes')."
         )
+    if settings.whole and settings.zoom is not None:
+        raise InvalidConfigError("--whole chooses the zoom: leave --zoom out.")
     if settings.regions in _ANNOTATED and settings.change in SCALES:
         raise InvalidConfigError("Annotated regions cannot be joined with a change of size.")
     if settings.instances and settings.change in SCALES:
