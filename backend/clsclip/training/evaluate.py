@@ -181,12 +181,9 @@ def evaluate(
         for question in questions:
             example = question.example
             started = time.perf_counter()
-            image = disturb(example.image, settings.change)
-            zoom = settings.zoom
-            if settings.whole:
-                zoom = predictor.whole_image_zoom((image.shape[0], image.shape[1]))
             result = predictor.segment(
-                image, [question.asked], zoom=zoom, templates=settings.templates,
+                disturb(example.image, settings.change), [question.asked],
+                zoom=_zoom(settings, predictor, example), templates=settings.templates,
                 regions=_regions(settings, question), detector=settings.detector,
                 vouched=settings.regions == "manual",
             )  # fmt: skip
@@ -256,6 +253,14 @@ def _regions(
     if settings.regions == "boxes" or settings.regions == "manual":  # noqa: PLR1714 - for mypy
         return {question.asked: question.boxes}
     return settings.regions
+
+
+def _zoom(settings: EvaluateSettings, predictor: Predictor, example: Example) -> float | None:
+    """What the predictor takes for the zoom."""
+    if not settings.whole:
+        return settings.zoom
+    rows, columns = disturb(example.image, settings.change).shape[:2]
+    return predictor.whole_image_zoom((rows, columns))
 
 
 def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
