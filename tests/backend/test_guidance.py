@@ -93,7 +93,13 @@ def test_attention_weights(base: ClsClip) -> None:
     assert weights.shape == (2, 12, 1)
     for each in (channels, weights):
         assert 0 < each.min() < each.max() < 1
-    # rows and columns are those of the grid: a patch acts on its neighbours of 7 x 7 only
+    loud = patches.clone()
+    loud[..., 5] += 1000  # as single channels of a CLIP have it
+    steady = spatial(loud, words, grid)
+    assert steady.std() > weights.std() / 10
+    # rows and columns are those of the grid: what is like the word acts on 7 x 7 patches only
+    with torch.no_grad():
+        spatial.convolution.weight[:, :2] = 0
     wide = torch.randn(1, 30, 48)
     other = wide.clone()
     other[:, 0] += 1

@@ -65,7 +65,9 @@ class SpatialAttention(nn.Module):
     """A weight per patch of the encoder's output (Table 1; CBAM, Woo et al. 2018).
 
     CBAM convolves two maps, mean and maximum over the channels. Ours: a third one, the product of
-    each patch with a linear projection of the word, tells where the word may be.
+    each patch with a linear projection of the word, tells where the word may be. The first two are
+    standardised over the patches of an image: single channels of a CLIP have values so large that
+    the sigmoid would learn nothing.
 
     Parameters
     ----------
@@ -96,7 +98,9 @@ class SpatialAttention(nn.Module):
         width = patches.shape[2]
         word = self.project(text_cls).to(patches.dtype)
         likeness = torch.einsum("bmd,bd->bm", F.layer_norm(patches, (width,)), word)
-        maps = torch.stack([patches.mean(2), patches.amax(2), likeness / math.sqrt(width)], 1)
+        looks = torch.stack([patches.mean(2), patches.amax(2)], 1)  # (B, 2, m)
+        looks = F.layer_norm(looks, looks.shape[2:])
+        maps = torch.cat([looks, likeness[:, None] / math.sqrt(width)], 1)
         weights = torch.sigmoid(self.convolution(maps.view(len(maps), 3, *grid)))
         return weights.flatten(2).transpose(1, 2)
 
@@ -106,8 +110,9 @@ class VisualPrompts(nn.Module):
 
     Ours: deep prompts, that is, every layer has tokens of its own, and what a layer puts out for
     them is dropped. The word enters as one linear projection of T^cls, the same for all layers,
-    that is added to every token. The visual [CLS] stays. As the word is there from layer 0 on, no
-    layer is shared by several words.
+    that is added to every token: as a token of its own it would be one among 51, at which a
+    frozen encoder hardly looks. The visual [CLS] stays. As the word is there from layer 0 on,
+    no layer is shared by several words.
 
     Parameters
     ----------
