@@ -94,9 +94,9 @@ def test_attention_weights(base: ClsClip) -> None:
     for each in (channels, weights):
         assert 0 < each.min() < each.max() < 1
     loud = patches.clone()
-    loud[..., 5] += 1000  # as single channels of a CLIP have it
-    steady = spatial(loud, words, grid)
-    assert steady.std() > weights.std() / 10
+    loud[..., 5] += 60  # as single channels of a CLIP have it
+    unsaturated = spatial(loud, words, grid)
+    assert 0.02 < unsaturated.min() < unsaturated.max() < 0.98
     # rows and columns are those of the grid: what is like the word acts on 7 x 7 patches only
     with torch.no_grad():
         spatial.convolution.weight[:, :2] = 0
