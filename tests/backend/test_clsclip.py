@@ -122,7 +122,7 @@ def test_training_step_moves_the_head_only_and_reaches_every_projection(model: C
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {id(p) for p in trained} == {
         id(p)
-        for part in (model.projections, model.decoder, model.presence)
+        for part in (model.projections, model.guidance, model.decoder, model.presence)
         if part is not None
         for p in part.parameters()
     }

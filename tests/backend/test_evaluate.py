@@ -57,6 +57,16 @@ def test_boxes_are_measured_beside_the_model(
     assert "boxes as masks" in capsys.readouterr().out
 
 
+def test_whole_image_is_one_look(coco: Path, tiny_model: Path) -> None:
+    settings = EvaluateSettings(data=str(coco), model=str(tiny_model), whole=True, threshold=0.3)
+    at_zoom = settings.model_copy(update={"whole": False, "zoom": 64 / 80})
+    found, expected = evaluate(settings), evaluate(at_zoom)
+    assert (found.foreground, found.per_class) == (expected.foreground, expected.per_class)
+    both = settings.model_copy(update={"zoom": 0.8})
+    with pytest.raises(InvalidConfigError, match="leave --zoom out"):
+        evaluate(both)
+
+
 def test_proposed_regions_are_measured_as_the_predictor_segments(
     coco: Path, plus_model: Path, tmp_path: Path, no_hub: None
 ) -> None:

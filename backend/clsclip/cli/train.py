@@ -1,4 +1,4 @@
-"""``napari-clsclip-train``: pre-train, train, teach, annotate, bundle, evaluate, explain."""
+"""``napari-clsclip-train``: pre-train, train, teach, annotate, bundle, measure, explain."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.cli.config_file import add_config_option
 from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.model.files import write_atomically
+from clsclip.training.ablate import NOT_ASKED, AblateSettings, ablate
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.distributed import launched, process_group
@@ -64,6 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--resume", action="store_true", help="Go on with the run in OUTPUT.")
         add_config_option(command)
         add_settings(command, settings, bare=("store",), required=False)
+    text = "Train and measure the variants that Tables 1 to 3 of the paper compare."
+    command = commands.add_parser("ablate", help=text, description=text)
+    command.add_argument("--output", required=True, type=Path, help="Folder of the runs.")
+    command.add_argument("--resume", action="store_true", help="Go on with the runs in OUTPUT.")
+    add_config_option(command)
+    add_settings(command, AblateSettings, without=NOT_ASKED, required=False)
     text = "Keep images with label images in the annotation store."
     add_settings(commands.add_parser("import", help=text, description=text), ImportSettings)
     text = "Write what is in the annotation store as folders of images and label images."
@@ -105,6 +112,10 @@ def _run(args: argparse.Namespace) -> int:
     if args.command == "explain":
         for written in explain(settings_from(args, ExplainSettings), args.output):
             print(written)  # noqa: T201
+        return 0
+    if args.command == "ablate":
+        asked = settings_from(args, AblateSettings)
+        print(ablate(asked, args.output, resume=args.resume, tell=_tell))  # noqa: T201
         return 0
     if args.command == "finetune":
         return _finetune(settings_from(args, FinetuneSettings), args.output, args.resume)

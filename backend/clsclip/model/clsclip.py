@@ -12,6 +12,7 @@ from clsclip.errors import InvalidConfigError
 from clsclip.model.clip import ClipTowers
 from clsclip.model.config import HeadSettings
 from clsclip.model.decoder import Decoder
+from clsclip.model.guidance import VisualPrompts, new_guidance
 from clsclip.model.presence import Presence, gate
 
 
@@ -22,7 +23,7 @@ class Encoded:
     Attributes
     ----------
     shallow : Tensor, shape (B, 1 + m, D)
-        Input of layer N1 (Eq. 5).
+        Input of the first layer that a word guides: N1 (Eq. 5).
     detail : Tensor, shape (B, C, H / 2, W / 2), or None
         The decoder's look at the image itself, if it has one.
     grid : tuple of int
@@ -43,7 +44,8 @@ class ClsClip(nn.Module):
     """Frozen CLIP towers with one projection per replaced layer and a decoder.
 
     Only the projections L^i, the decoder and, where there is one, the look at a word's presence
-    are trained. Text guides the image, never the reverse.
+    are trained. Text guides the image, never the reverse. Where the settings ask for another
+    guidance, nothing is replaced, and it is trained instead of the projections.
 
     Parameters
     ----------
@@ -56,9 +58,10 @@ class ClsClip(nn.Module):
     def __init__(self, towers: ClipTowers, settings: HeadSettings) -> None:
         super().__init__()
         depth = len(towers.layers)
-        if settings.replaced_layers and settings.replaced_layers[-1] >= depth:
+        replaced = settings.replaced_layers if settings.guidance == "replace" else ()
+        if replaced and replaced[-1] >= depth:
             raise InvalidConfigError(
-                f"Layer {settings.replaced_layers[-1]} cannot be replaced: the visual encoder "
+                f"Layer {replaced[-1]} cannot be replaced: the visual encoder "
                 f"has layers 0 to {depth - 1}."
             )
         if settings.image_size % towers.patch_size:
@@ -69,11 +72,9 @@ class ClsClip(nn.Module):
         self.towers = towers
         self.settings = settings
         self.projections = nn.ModuleDict(
-            {
-                str(index): nn.Linear(towers.text_width, towers.width)
-                for index in settings.replaced_layers
-            }
+            {str(index): nn.Linear(towers.text_width, towers.width) for index in replaced}
         )
+        self.guidance = new_guidance(towers, settings)
         self.decoder = Decoder(
             towers.width, settings.decoder_width, settings.decoder_heads,
             settings.decoder_layers, towers.patch_size, settings.detail_channels,
@@ -83,10 +84,11 @@ class ClsClip(nn.Module):
         )
 
     @property
-    def first_replaced(self) -> int:
-        """N1; the number of layers where none is replaced."""
-        layers = self.settings.replaced_layers
-        return layers[0] if layers else len(self.towers.layers)
+    def first_guided(self) -> int:
+        """N1, the first layer that a word guides; the number of layers where there is none."""
+        if isinstance(self.guidance, VisualPrompts):
+            return 0
+        return min(map(int, self.projections), default=len(self.towers.layers))
 
     def text_cls(self, words: Sequence[str], templates: bool = True) -> Tensor:
         """T^cls per word, the mean over the prompt templates or of the bare word.
@@ -116,7 +118,7 @@ class ClsClip(nn.Module):
         Encoded
         """
         tokens = self.towers.embed(pixels)
-        for index in range(self.first_replaced):
+        for index in range(self.first_guided):
             tokens = self.towers.run_layer(index, tokens)
         side = self.towers.patch_size
         grid = (pixels.shape[2] // side, pixels.shape[3] // side)
@@ -145,11 +147,13 @@ class ClsClip(nn.Module):
         Tensor, shape (B, 1 + m, D)
         """
         tokens = shallow
-        for index in range(self.first_replaced, len(self.towers.layers)):
+        for index in range(self.first_guided, len(self.towers.layers)):
             if str(index) in self.projections:
                 cls = self.projections[str(index)](text_cls).to(tokens.dtype)
                 tokens = torch.cat([cls[:, None], tokens[:, 1:]], dim=1)
-            tokens = self.towers.run_layer(index, tokens)
+            elif isinstance(self.guidance, VisualPrompts):
+                tokens = self.guidance.insert(index, tokens, text_cls)
+            tokens = self.towers.run_layer(index, tokens)[:, : shallow.shape[1]]
         return tokens
 
     def decode(self, encoded: Encoded, text_cls: Tensor) -> Tensor:
@@ -166,7 +170,11 @@ class ClsClip(nn.Module):
             None for a head without :class:`Presence`.
         """
         tokens = self.guide(encoded.shallow, text_cls)
-        logits: Tensor = self.decoder(tokens[:, 1:], encoded.grid, encoded.detail)
+        patches = tokens[:, 1:]
+        weights = None
+        if self.guidance is not None and not isinstance(self.guidance, VisualPrompts):
+            weights = self.guidance(patches, text_cls, encoded.grid)
+        logits: Tensor = self.decoder(patches, encoded.grid, encoded.detail, weights)
         if self.presence is None:
             return logits, None
         presence = self.presence(tokens)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from clsclip.config import DEFAULT_MODEL, Settings
 from clsclip.errors import CheckpointError, InvalidConfigError
@@ -14,6 +14,9 @@ from clsclip.wire import describe_validation
 
 CONFIG_FILE: Final = "config.json"
 WEIGHTS_FILE: Final = "model.safetensors"
+
+GuidanceKind = Literal["replace", "channel", "spatial", "prompts"]
+"""How a word guides the image; see :mod:`clsclip.model.guidance` for all but "replace"."""
 
 DEFAULT_TEMPLATES: Final = (
     "{}",
@@ -27,11 +30,25 @@ DEFAULT_TEMPLATES: Final = (
 class HeadSettings(Settings):
     """Shape of the trained part of ClsCLIP."""
 
+    guidance: GuidanceKind = Field(
+        "replace",
+        title="Guidance",
+        description="How the word guides the image. replace: its [CLS] takes the place of the "
+        "visual one (the paper's choice). For comparison (Tables 1 and 2): channel, spatial: it "
+        "weights channels or patches of the encoder's output; prompts: learnable tokens that "
+        "carry it enter every layer.",
+    )
     replaced_layers: tuple[int, ...] = Field(
         (2, 3, 4),
         title="Replaced layers",
         description="Layers of the visual encoder, counted from 0, whose [CLS] comes from the "
-        "text (N1 <= i < N2 in Eq. 6; Table 3 compares other sets).",
+        "text (N1 <= i < N2 in Eq. 6; Table 3 compares other sets). None with another guidance.",
+    )
+    prompt_tokens: int = Field(
+        50,
+        title="Prompt tokens",
+        description="Learnable tokens per layer with the guidance 'prompts'.",
+        ge=1,
     )
     decoder_layers: int = Field(
         2, title="Decoder layers", description="Transformer layers of the decoder (K).", ge=1
@@ -75,6 +92,17 @@ class HeadSettings(Settings):
         if any(index < 0 for index in layers) or list(layers) != sorted(set(layers)):
             raise ValueError("replaced layers must be ascending, distinct and not negative")
         return layers
+
+    @field_validator("presence")
+    @classmethod
+    def _of_a_word(cls, presence: bool, info: ValidationInfo) -> bool:
+        guidance = info.data.get("guidance")
+        if presence and guidance in ("channel", "spatial"):
+            raise ValueError(
+                f"presence is judged by tokens that a word has guided, and with the guidance "
+                f"'{guidance}' no word reaches the encoder; leave one of the two out"
+            )
+        return presence
 
     @field_validator("prompt_templates")
     @classmethod

@@ -86,7 +86,13 @@ class Decoder(nn.Module):
         """
         return None if self.detail is None else cast(Tensor, self.detail(normalise(pixels)))
 
-    def forward(self, patches: Tensor, grid: tuple[int, int], detail: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        patches: Tensor,
+        grid: tuple[int, int],
+        detail: Tensor | None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
         """Foreground logits.
 
         Parameters
@@ -97,12 +103,16 @@ class Decoder(nn.Module):
             Rows and columns of patches; their product is m.
         detail : Tensor, shape (B, detail_channels, rows * p / 2, columns * p / 2), or None
             From :meth:`look`.
+        weights : Tensor, shape (B, m or 1, D or 1), optional
+            Attention to patches or channels, see :mod:`clsclip.model.guidance`. It is applied
+            behind the first LayerNorm, which would cancel a weight per patch.
 
         Returns
         -------
         Tensor, shape (B, rows * p, columns * p)
         """
-        tokens = self.reduce(self.norm(patches))
+        features = self.norm(patches)
+        tokens = self.reduce(features if weights is None else features * weights)
         for layer in self.layers:
             tokens = layer(tokens)
         values = self.to_pixels(self.norm_out(tokens))

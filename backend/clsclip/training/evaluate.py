@@ -103,6 +103,12 @@ class EvaluateSettings(
         "The others are those of the label command, and yolo is another name of detector; boxes "
         "of a detector are measured as masks too.",
     )
+    whole: bool = Field(
+        False,
+        title="Whole image",
+        description="Look once at the whole image, as plain ClsCLIP does, instead of choosing a "
+        "zoom.",
+    )
     shuffled: bool = Field(
         False,
         title="Shuffled",
@@ -195,7 +201,8 @@ def evaluate(
                 predicted = _filled(regions, image.shape)
             else:
                 result = predictor.segment(
-                    image, [question.asked], zoom=settings.zoom, templates=settings.templates,
+                    image, [question.asked], zoom=_zoom(settings, predictor, image),
+                    templates=settings.templates,
                     regions=_regions(settings, question), detector=settings.detector,
                     vouched=settings.regions == "manual",
                 )  # fmt: skip
@@ -262,6 +269,8 @@ def _check(settings: EvaluateSettings) -> None:
         raise InvalidConfigError(
             "Give --images, --labels and --word, or --data with a data folder (or 'scenes')."
         )
+    if settings.whole and settings.zoom is not None:
+        raise InvalidConfigError("--whole chooses the zoom: leave --zoom out.")
     if settings.regions in _ANNOTATED and settings.change in SCALES:
         raise InvalidConfigError("Annotated regions cannot be joined with a change of size.")
     if settings.instances and settings.change in SCALES:
@@ -292,6 +301,13 @@ def _proposals(
         return tuple(RegionUsed(box, None, "given") for box in question.boxes)
     mode = cast(RegionMode, settings.regions)
     return predictor.propose(image, [question.asked], mode, detector=settings.detector)[0]
+
+
+def _zoom(settings: EvaluateSettings, predictor: Predictor, image: NDArray[Any]) -> float | None:
+    """What the predictor takes for the zoom."""
+    if not settings.whole:
+        return settings.zoom
+    return predictor.whole_image_zoom((image.shape[0], image.shape[1]))
 
 
 def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:

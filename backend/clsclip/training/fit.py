@@ -205,7 +205,8 @@ def _board(
 def trained_parts(model: ClsClip) -> torch.nn.ModuleDict:
     """What is trained of a model; its weights have the names of ``ClsClip.head_state``."""
     parts: dict[str, torch.nn.Module | None] = {
-        "projections": model.projections, "decoder": model.decoder, "presence": model.presence
+        "projections": model.projections, "guidance": model.guidance, "decoder": model.decoder,
+        "presence": model.presence,
     }  # fmt: skip
     return torch.nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 

@@ -32,7 +32,9 @@ def step_bytes(model: ClsClip, pairs: int, size: int) -> int:
     """
     vision = cast(Any, model.towers.clip.config).vision_config
     tokens = (size // model.towers.patch_size) ** 2 + 1
-    layers = len(model.towers.layers) - model.first_replaced
+    if model.settings.guidance == "prompts":
+        tokens += model.settings.prompt_tokens
+    layers = len(model.towers.layers) - model.first_guided
     parts = (
         (layers, vision.hidden_size, vision.num_attention_heads),
         (model.settings.decoder_layers, model.settings.decoder_width, model.settings.decoder_heads),

@@ -7,7 +7,7 @@ Four kinds of folder are recognised by what they hold: images with label images 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -44,19 +44,33 @@ def find_sources(root: Path, *, val: bool = False) -> dict[str, Source]:
     FileError
         If nothing is recognised.
     """
-    if not root.is_dir():
-        raise FileError(f"The data folder '{root}' does not exist.")
-    sources: dict[str, Source] = {}
-    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-        source = _recognise(folder, VAL_FOLDERS if val else TRAIN_FOLDERS, val)
-        if source is not None:
-            sources[folder.name] = source
+    sources = {folder.name: source for folder, source in _recognised(root, val)}
     if not sources:
         raise FileError(
             f"'{root}' holds no data of a known format: images/ + labels/, COCO, Pascal VOC, or "
             "one folder per class word."
         )
     return sources
+
+
+def validation_folders(root: Path) -> dict[str, Path]:
+    """The data folders below ``root`` (or ``root`` itself) that have a validation part, by name.
+
+    Raises
+    ------
+    FileError
+        If there is no folder ``root``.
+    """
+    return {folder.name: folder for folder, _ in _recognised(root, val=True)}
+
+
+def _recognised(root: Path, val: bool) -> Iterator[tuple[Path, Source]]:
+    if not root.is_dir():
+        raise FileError(f"The data folder '{root}' does not exist.")
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        source = _recognise(folder, VAL_FOLDERS if val else TRAIN_FOLDERS, val)
+        if source is not None:
+            yield folder, source
 
 
 def _recognise(folder: Path, parts: Sequence[str], val: bool) -> Source | None:
