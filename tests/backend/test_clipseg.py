@@ -23,7 +23,7 @@ from clsclip.errors import CheckpointError, InvalidConfigError
 from clsclip.image_sources import ImageSource
 from clsclip.looks import Looks
 from clsclip.model import registry
-from clsclip.model.checkpoint import model_version
+from clsclip.model.checkpoint import load_model, model_version
 from clsclip.model.clipseg import ClipSeg, load_clipseg
 from clsclip.model.clipseg_config import clipseg_fault, read_clipseg_config
 from clsclip.predict.large import LargeSegmenter
@@ -224,6 +224,8 @@ def test_it_cannot_be_taught_or_bundled(
     for arguments in (bundle, teach):
         assert train(arguments) == 2
         assert "is a CLIPSeg: it segments, but cannot be taught" in capsys.readouterr().err
+    with pytest.raises(InvalidConfigError, match="gone on from"):
+        load_model(tiny_clipseg)  # as fit --start does
     with pytest.raises(InvalidConfigError, match=r"CLIPSeg and cannot be taught. Choose a ClsCLIP"):
         predictor.teach(["cell"], {}, "new")
 
