@@ -1,4 +1,4 @@
-"""``napari-clsclip-train``: pre-train, train, teach, keep annotations, bundle, evaluate."""
+"""``napari-clsclip-train``: pre-train, train, teach, keep annotations, bundle, fetch, evaluate."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Final
 
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
+from clsclip.cli.download import DownloadSettings, download_model
 from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.model.files import write_atomically
 from clsclip.training.bundle import BundleSettings, bundle
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_settings(commands.add_parser("export", help=text, description=text), ExportSettings)
     text = "Write a trained model with its CLIP weights as one self-contained folder."
     add_settings(commands.add_parser("bundle", help=text, description=text), BundleSettings)
+    text = "Fetch a model of the Hugging Face hub; after an interruption it goes on."
+    add_settings(commands.add_parser("download", help=text, description=text), DownloadSettings)
     text = "Measure a model on images with label images."
     command = commands.add_parser("evaluate", help=text, description=text)
     command.add_argument("--json", type=Path, metavar="FILE", help="Write the figures here too.")
@@ -103,6 +106,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.command == "export":
         for folder in export_annotations(settings_from(args, ExportSettings)):
             print(folder)  # noqa: T201
+        return 0
+    if args.command == "download":
+        print(download_model(settings_from(args, DownloadSettings)))  # noqa: T201
         return 0
     if args.command in ("pretrain", "fit"):
         return _train_on_folders(args)
