@@ -58,7 +58,7 @@ class BatchTab(QWidget):
         self._folded = False
         self.message = Message()
         self._failure = FailureNotice(self.message)
-        self.form = BatchForm()
+        self.form = BatchForm(connection)
         self.fold = Fold("New batch", self.form)
         self.panel = BatchPanel()
         self.files = BatchTable(connection)

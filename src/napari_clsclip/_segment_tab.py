@@ -101,7 +101,7 @@ class SegmentTab(QWidget):
         self.channels = ChannelsRow(viewer)
         self.scope = ScopeRow(viewer, self.channels)
         self.image.changed.connect(self._follow_image)
-        self.options = MoreOptions(self._shapes)
+        self.options = MoreOptions(self._shapes, connection)
         self.model, self.zoom = self.options.model, self.options.zoom
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
