@@ -54,10 +54,6 @@ class Message(QLabel):
 
     def show_error(self, text: str) -> None:
         """Say what went wrong."""
-        self.show_failure(text)
-        show_error(text)
-
-    def show_failure(self, text: str) -> None:
-        """Say what went wrong earlier: without a notification."""
         self.setStyleSheet(f"color: {ERROR_COLOR};")
         self.setText(text)
+        show_error(text)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
 
 from clsclip.wire_models import ModelDownload, megabytes
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._message import FailureNotice, Message
 from napari_clsclip._model_combo import ModelCombo
 from napari_clsclip._model_download_watch import ModelDownloadWatch
 from napari_clsclip._supervisor import BackendState
@@ -17,6 +17,10 @@ _STEPS: Final = 1000
 _DOWNLOAD_TOOLTIP: Final = (
     "Fetch it from huggingface.co/{source} to the backend's machine, once. You can go on "
     "meanwhile; after an interruption it goes on where it was."
+)
+_NOT_HERE: Final = (
+    "The model {download.name} is not on the backend's machine yet. Its licence is "
+    "{download.licence}."
 )
 _CANCEL_TOOLTIP: Final = "End the download. What has come is kept."
 
@@ -32,12 +36,17 @@ class ModelDownloadRow(QWidget):
 
     Attributes
     ----------
+    begun : Signal
+        A download was asked for.
+    failed : Signal(str)
+        It was not possible, or has failed; why, and the way out.
     text : QLabel
     progress : QProgressBar
     button : QPushButton
-    reason : Message
-        Why a download failed.
     """
+
+    begun = Signal()
+    failed = Signal(str)
 
     def __init__(self, model: ModelCombo, connection: BackendConnection) -> None:
         super().__init__()
@@ -45,19 +54,15 @@ class ModelDownloadRow(QWidget):
         self.text = QLabel()
         self.progress = QProgressBar(maximum=_STEPS)
         self.button = QPushButton()
-        self.reason = Message()
-        self._failure = FailureNotice(self.reason)
-        row = QHBoxLayout()
-        row.addWidget(self.text, stretch=1)
-        row.addWidget(self.progress, stretch=1)
-        row.addWidget(self.button)
-        layout = QVBoxLayout(self)
+        self._failure: ModelDownload | None = None
+        layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(row)
-        layout.addWidget(self.reason)
+        layout.addWidget(self.text, stretch=1)
+        layout.addWidget(self.progress, stretch=1)
+        layout.addWidget(self.button)
         self.watch = ModelDownloadWatch(connection, self)
         self.watch.changed.connect(self._show)
-        self.watch.refused.connect(self.reason.show_error)
+        self.watch.refused.connect(self.failed)
         self.button.clicked.connect(self._press)
         model.currentTextChanged.connect(self._follow_choice)
         model.offered.connect(self._follow_choice)
@@ -72,7 +77,8 @@ class ModelDownloadRow(QWidget):
         if download is not None and download.state == "running":
             self.watch.cancel()
         else:
-            self.reason.show_text("")
+            self._failure = None
+            self.begun.emit()
             self.watch.begin()
 
     def _show(self) -> None:
@@ -81,12 +87,11 @@ class ModelDownloadRow(QWidget):
         needed = download is not None and download.state != "done"
         self.setVisible(needed)
         if download is None or not needed:
-            self.reason.show_text("")
             return
         running, failed = download.state == "running", download.state == "failed"
         ready = self.watch.status.state is BackendState.READY
         self.text.setText(_words(download))
-        self.text.setToolTip(download.reason)
+        self.text.setToolTip(download.reason or _NOT_HERE.format(download=download))
         self.progress.setValue(_STEPS * download.done // max(download.total, 1))
         self.progress.setFormat(f"{download.done / 1e6:,.0f} of {megabytes(download.total)}")
         self.text.setVisible(not running)
@@ -95,18 +100,17 @@ class ModelDownloadRow(QWidget):
         tooltip = _CANCEL_TOOLTIP if running else _DOWNLOAD_TOOLTIP.format(source=download.source)
         self.button.setToolTip(tooltip)
         self.button.setEnabled(ready and not self.watch.ordering)
-        self._failure.look(download.name, download.state, download.reason)
-        if failed and not self.reason.text():
-            self.reason.show_failure(download.reason)  # of before this window was there
-        elif running or download.state == "cancelled":
-            self.reason.show_text("")
-        self.reason.setVisible(bool(self.reason.text()))
+        if running and self._failure is not None:  # another window has asked for it again
+            self._failure = None
+            self.begun.emit()
+        if failed and not self.watch.ordering and download != self._failure:
+            self._failure = download
+            self.failed.emit(download.reason)
 
 
 def _words(download: ModelDownload) -> str:
     if download.state == "failed":
         return "The download failed."
     if download.state == "cancelled" and download.done:
-        have = f"{download.done / 1e6:,.0f} of {megabytes(download.total)}"
-        return f"{have} are here, {download.licence}"
-    return f"Not here yet: {megabytes(download.total)}, {download.licence}"
+        return f"{download.done / 1e6:,.0f} of {megabytes(download.total)} fetched"
+    return f"{megabytes(download.total)}, {download.licence}"

@@ -127,6 +127,8 @@ class SegmentTab(QWidget):
         self.threshold.valueChanged.connect(self._apply_threshold)
         self._follow_undo()
         self.options.objects_changed.connect(self._apply_objects)
+        self.options.download.begun.connect(lambda: self.message.show_text(""))
+        self.options.download.failed.connect(self.message.show_error)
         connection.status_changed.connect(self._take_models)
         self._take_models(connection.status)
         viewer.layers.selection.events.active.connect(self._follow_active_layer)
