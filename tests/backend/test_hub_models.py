@@ -161,7 +161,7 @@ def test_a_revision_that_is_gone(stub: HubStub, cache: Path) -> None:
     [
         ("no weights", "no revision of 'CIDAS/clipseg-rd64-refined' with config.json"),
         ("no such repository", "does not say what 'CIDAS/clipseg-rd64-refined' holds"),
-        ("down", "does not say what"),
+        ("down", "holds (status 500)"),
         ("offline", "Unset HF_HUB_OFFLINE"),
         ("nobody", "HF_ENDPOINT"),
     ],

@@ -82,7 +82,7 @@ def test_a_model_is_downloaded_from_the_window(
     assert row.text.text() == "605 MB, Apache-2.0"
     assert button.text() == "Download"
     wait(qtbot, lambda: in_one_line(row))
-    assert not cut_off(row)
+    assert not cut_off(tab)
     assert widget.batch_tab.form.download.watch.model == ""  # another choice
     model.setCurrentText("mini")
     assert row.isHidden()
@@ -96,7 +96,7 @@ def test_a_model_is_downloaded_from_the_window(
     assert "HF_ENDPOINT" in tab.message.text()
     assert row.text.toolTip() == tab.message.text()
     wait(qtbot, lambda: in_one_line(row))
-    wait(qtbot, lambda: not cut_off(tab))
+    assert not cut_off(tab)
     assert len(notification_manager.records) == 1
     notification_manager.records.clear()
 
@@ -108,7 +108,7 @@ def test_a_model_is_downloaded_from_the_window(
     assert button.text() == "Cancel"
     assert tab.message.text() == ""
     wait(qtbot, lambda: in_one_line(row))
-    assert not cut_off(row)
+    assert not cut_off(tab)
     assert tab.segment_button.isEnabled()
 
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)

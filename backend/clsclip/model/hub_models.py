@@ -221,8 +221,7 @@ def _listing(model: HubModel) -> tuple[str, str, tuple[HubFile, ...]]:
             continue
         except Exception as error:  # the library passes on those of its libraries
             raise ModelUnavailableError(
-                f"{constants.ENDPOINT} does not say what '{model.repo}' holds "
-                f"({type(error).__name__}: {_first_line(error)})."
+                f"{constants.ENDPOINT} does not say what '{model.repo}' holds ({_fault(error)})."
             ) from error
         listed = {
             sibling.rfilename: HubFile(
@@ -253,7 +252,7 @@ def _link(model: HubModel, file: str, revision: str, blob: Path) -> None:
     except Exception as error:  # the library passes on those of its libraries
         raise ModelUnavailableError(
             f"'{file}' came, but huggingface_hub could not put it into '{_cache()}' "
-            f"({type(error).__name__}: {_first_line(error)})."
+            f"({_fault(error)})."
         ) from error
     if blob.is_file() and not pointer.is_symlink():
         blob.unlink()  # where links are not allowed, it was copied
@@ -341,8 +340,12 @@ def _way_out(model: HubModel) -> str:
     )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+def _fault(error: Exception) -> str:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(error, HfHubHTTPError):
+        return f"status {error.response.status_code}"
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 def _report(progress: Progress, before: int, total: int, have: int) -> None:
