@@ -15,6 +15,7 @@ from typing import Final
 import httpx
 
 from clsclip.errors import CancelledError, FileError, ModelUnavailableError
+from clsclip.model.files import flush
 
 RETRIES: Final = 5
 """How often a connection that broke is tried again before anything more has come."""
@@ -99,6 +100,7 @@ def fetch(
         if _size(draft) < file.size and wait(RETRY_SECONDS):
             raise _cancelled()
     progress(file.size)
+    flush(draft)
     if _size(draft) != file.size or _digest(draft, file) != file.digest:
         draft.unlink()
         raise ModelUnavailableError(
