@@ -39,8 +39,7 @@ def _named() -> dict[str, Path]:
 def list_models() -> tuple[ModelInfo, ...]:
     """Models that have a name: the active one, the bundled one, others, those of the hub."""
     models = []
-    named = _named()
-    for name, folder in named.items():
+    for name, folder in _named().items():
         reason = _fault(folder)
         models.append(
             ModelInfo(
@@ -48,7 +47,8 @@ def list_models() -> tuple[ModelInfo, ...]:
                 available=reason is None, reason=reason,
             )
         )  # fmt: skip
-    models += [_of_hub(name) for name in HUB_MODELS if name not in named]
+    names = {model.name for model in models}
+    models += [_of_hub(name) for name in HUB_MODELS if name not in names]
     active = active_version(_available(models)).name
     return tuple(sorted(models, key=lambda model: model.name != active))
 
