@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
 from urllib.parse import quote
 
 from clsclip.errors import NotFoundError
 from clsclip.wire_models import ModelDownload
 from napari_clsclip._backend_calls import BackendCalls, answer_within
 
-BEGIN_SECONDS = 60.0
+BEGIN_SECONDS: Final = 60.0
 """How long a backend may take to end an earlier download and to begin a new one."""
 
 
