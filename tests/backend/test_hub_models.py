@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,15 @@ from clsclip.errors import (
 )
 from clsclip.model import hub_files, hub_models, registry
 from clsclip.model.hub_models import HUB_MODELS, cached_folder, download
-from stub_hub import HEAD_COMMIT, MODEL, PIECE, WEIGHTS, HubStub, hub_in_this_process
+from stub_hub import (
+    HEAD_COMMIT,
+    MODEL,
+    PIECE,
+    WEIGHTS,
+    HubStub,
+    hub_environment,
+    hub_in_this_process,
+)
 from waiting import eventually
 
 
@@ -106,6 +117,24 @@ def test_an_interrupted_download_goes_on(stub: HubStub, cache: Path) -> None:
     download("clipseg")
     assert stub.seen[-2][1:] == (f"/content/{WEIGHTS}", f"bytes={have}-")  # a HEAD follows
     assert [file.read_bytes() for file in weights(cache)] == [stub.files[WEIGHTS]]
+
+
+def test_a_killed_download_goes_on(stub: HubStub, cache: Path) -> None:
+    stub.gate.clear()
+    code = "from clsclip.model.hub_models import download; download('clipseg')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, **hub_environment(stub, cache.parent)},
+    )
+    eventually(lambda: weights(cache, ".incomplete"))
+    process.kill()
+    process.wait()
+    stub.gate.set()
+    (draft,) = weights(cache, ".incomplete")
+    have = draft.stat().st_size
+    folder = download("clipseg")
+    assert ("GET", f"/content/{WEIGHTS}", f"bytes={have}-") in stub.seen
+    assert (folder / WEIGHTS).read_bytes() == stub.files[WEIGHTS]
 
 
 def test_connections_that_break(stub: HubStub, cache: Path) -> None:
