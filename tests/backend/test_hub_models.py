@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -220,11 +221,19 @@ def test_no_room_and_no_rights(stub: HubStub, cache: Path, monkeypatch: pytest.M
         patch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1_000_000})())
         with pytest.raises(FileError, match=r"room for 1 MB, and 2 MB are needed. Make room"):
             download("clipseg")
+    with monkeypatch.context() as patch:
+        patch.setattr("clsclip.model.hub_files.flush", _full)
+        with pytest.raises(FileError, match=r"No space left.*what has come is kept"):
+            download("clipseg")
     cache.rename(cache.with_name("moved"))
     cache.write_bytes(b"a file is in the way")
     assert cached_folder("clipseg") is None
     with pytest.raises(FileError, match="Models cannot be written to"):
         download("clipseg")
+
+
+def _full(file: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
 
 
 def test_the_registry(stub: HubStub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

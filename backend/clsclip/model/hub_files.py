@@ -14,7 +14,7 @@ from typing import Final
 
 import httpx
 
-from clsclip.errors import CancelledError, FileError, ModelUnavailableError
+from clsclip.errors import CancelledError, ModelUnavailableError
 from clsclip.model.files import flush
 
 RETRIES: Final = 5
@@ -76,7 +76,7 @@ def fetch(
         If ``wait`` said so.
     ModelUnavailableError
         If the server does not give the file, or another one than it should be.
-    FileError
+    OSError
         If the draft cannot be written.
     """
     retries = RETRIES
@@ -84,13 +84,8 @@ def fetch(
         try:
             _append(url, draft, file.size, headers, progress, wait)
             fault = f"it ended after {_size(draft):,} of {file.size:,} bytes"
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             fault = f"{type(error).__name__}: {error}"
-        except OSError as error:
-            raise FileError(
-                f"'{draft}' cannot be written ({error}). Make room or give rights, or name another "
-                "folder for models in HF_HUB_CACHE; what has come is kept."
-            ) from error
         if _size(draft) > have:
             retries = RETRIES
         elif retries == 0:

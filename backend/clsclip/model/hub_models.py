@@ -162,6 +162,8 @@ def download(
             raise ModelUnavailableError(
                 f"The model '{name}' cannot be fetched. {error.message} {_way_out(model)}"
             ) from error
+        except OSError as error:
+            raise _cannot_write(error) from error
     folder = cached_folder(name)
     if folder is None:
         raise FileError(
@@ -235,7 +237,7 @@ def _listing(model: HubModel) -> tuple[str, str, tuple[HubFile, ...]]:
         if (
             info.sha
             and len(files) == len(model.files)
-            and all(_DIGEST.fullmatch(file.digest) for file in files)
+            and all(file.size and _DIGEST.fullmatch(file.digest) for file in files)
         ):
             return revision, info.sha, files
     raise ModelUnavailableError(
@@ -272,14 +274,18 @@ def _alone(name: str, model: HubModel) -> Iterator[None]:
             f"Another process is fetching the model '{name}'. Wait until it has done so."
         ) from error
     except OSError as error:
-        raise FileError(
-            f"Models cannot be written to '{_cache()}' ({error}). Give rights, or name another "
-            "folder in HF_HUB_CACHE."
-        ) from error
+        raise _cannot_write(error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _cannot_write(error: OSError) -> FileError:
+    return FileError(
+        f"Models cannot be written to '{_cache()}' ({error}). Make room or give rights, or name "
+        "another folder in HF_HUB_CACHE; what has come is kept."
+    )
 
 
 def _check_room(folder: Path, needed: int) -> None:
