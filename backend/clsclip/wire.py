@@ -20,8 +20,8 @@ attention where there are none: without regions, parts and attention, plugins an
 there were any understand. With them, an older backend refuses the key by name.
 
 Annotations have routes of their own, see :mod:`clsclip.wire_annotations`; so have trainings and
-the versions that they make, see :mod:`clsclip.wire_training`, and the labelling of folders, see
-:mod:`clsclip.wire_batch`.
+the versions that they make, see :mod:`clsclip.wire_training`, the labelling of folders, see
+:mod:`clsclip.wire_batch`, and models that are fetched, see :mod:`clsclip.wire_models`.
 
 ``ID`` is chosen by the client, see ``REQUEST_ID_PATTERN``. Errors are :class:`ErrorAnswer`, see
 :mod:`clsclip.errors`. Nothing here imports torch.

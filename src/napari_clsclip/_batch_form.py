@@ -23,7 +23,9 @@ from clsclip.config import DEFAULT_THRESHOLD, LabelFormat, SegmentSettings, Thre
 from clsclip.errors import InvalidConfigError
 from clsclip.typed_words import parse_words
 from clsclip.wire_batch import BatchRequest
+from napari_clsclip._connection import BackendConnection
 from napari_clsclip._model_combo import ModelCombo
+from napari_clsclip._model_download import ModelDownloadRow
 from napari_clsclip._paths_edit import FolderEdit, PathsEdit
 from napari_clsclip._section import Section
 from napari_clsclip._setting_fields import (
@@ -49,6 +51,10 @@ _START_TOOLTIP: Final = (
 class BatchForm(QWidget):
     """What a batch is to label.
 
+    Parameters
+    ----------
+    connection : BackendConnection
+
     Attributes
     ----------
     preview_asked, start_asked : Signal
@@ -59,7 +65,7 @@ class BatchForm(QWidget):
     preview_asked = Signal()
     start_asked = Signal()
 
-    def __init__(self) -> None:
+    def __init__(self, connection: BackendConnection) -> None:
         super().__init__()
         self.inputs = PathsEdit()
         self.pattern = QLineEdit(_FIELDS["pattern"].default)
@@ -71,6 +77,7 @@ class BatchForm(QWidget):
         self.overwrite = _box(_FIELDS["overwrite"])
         self.more = Section("More")
         self.model = ModelCombo()
+        self.download = ModelDownloadRow(self.model, connection)
         self.zoom = ZoomField()
         self.regions = RegionFields()
         self.threshold = QDoubleSpinBox(minimum=0.01, maximum=1.0, singleStep=0.05, decimals=2)
@@ -176,6 +183,7 @@ class BatchForm(QWidget):
         add_field(form, formats, _FIELDS["formats"])
         form.addRow("", self.overwrite)
         add_field(self.more.form, self.model, SegmentSettings.model_fields["model"])
+        self.more.form.addRow(self.download)
         self.zoom.add_to(self.more.form)
         self.regions.add_to(self.more.form)
         add_field(self.more.form, self.threshold, ThresholdSettings.model_fields["threshold"])

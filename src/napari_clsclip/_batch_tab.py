@@ -58,7 +58,7 @@ class BatchTab(QWidget):
         self._folded = False
         self.message = Message()
         self._failure = FailureNotice(self.message)
-        self.form = BatchForm()
+        self.form = BatchForm(connection)
         self.fold = Fold("New batch", self.form)
         self.panel = BatchPanel()
         self.files = BatchTable(connection)
@@ -182,6 +182,8 @@ class BatchTab(QWidget):
         watch.begun.connect(self._take_begun)
         self.form.preview_asked.connect(self.preview)
         self.form.start_asked.connect(self.start)
+        self.form.download.begun.connect(lambda: self.message.show_text(""))
+        self.form.download.failed.connect(self.message.show_error)
         self._connection.status_changed.connect(self.form.model.offer)
         self.form.model.offer(self._connection.status)
         panel.pause_asked.connect(watch.pause)

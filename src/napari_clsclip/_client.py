@@ -43,6 +43,7 @@ from clsclip.wire_ranking import Embeddings, ImageGain
 from clsclip.wire_training import Activation, Training, TrainingList, TrainingRequest, VersionList
 from napari_clsclip._backend_calls import BackendCalls, answer_within
 from napari_clsclip._batch_routes import BatchRoutes
+from napari_clsclip._download_routes import DownloadRoutes
 
 ANSWER_SECONDS: Final = 15.0
 """How long a backend may take to answer what it answers at once."""
@@ -77,6 +78,8 @@ class Client:
     ----------
     batches : BatchRoutes
         What it asks about labelling folders.
+    downloads : DownloadRoutes
+        What it asks about models that are fetched once.
 
     Raises
     ------
@@ -90,6 +93,7 @@ class Client:
         self._calls = BackendCalls(url, token, answer_seconds)
         self.url: Final = self._calls.url
         self.batches: Final = BatchRoutes(self._calls)
+        self.downloads: Final = DownloadRoutes(self._calls)
         self._lock = threading.Lock()
         self._unfinished: dict[str, threading.Event] = {}
 

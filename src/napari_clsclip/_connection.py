@@ -49,6 +49,10 @@ class BackendConnection(QObject):
         """Start or connect again; returns at once."""
         self.supervisor.restart()
 
+    def look_again(self) -> None:
+        """Ask the backend anew which models there are; returns at once."""
+        self.supervisor.look_again()
+
     def stop(self) -> None:
         """Disconnect, and stop the backend if it was started here."""
         self.supervisor.stop()

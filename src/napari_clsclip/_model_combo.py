@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QBrush, QColor
 from qtpy.QtWidgets import QComboBox, QSizePolicy
 
@@ -18,12 +18,20 @@ class ModelCombo(QComboBox):
 
     It shows the active version, also when another one becomes active, until the user chooses
     something else by hand.
+
+    Attributes
+    ----------
+    offered : Signal
+        Other models are listed now, or others of them can be used.
     """
+
+    offered = Signal()
 
     def __init__(self) -> None:
         super().__init__()
         self._models: tuple[ModelInfo, ...] = ()
         self._versions: tuple[ModelInfo, ...] = ()
+        self._listed: tuple[ModelInfo, ...] = ()
         self._followed = DEFAULT_MODEL
         self.setEditable(True)
         self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -34,6 +42,11 @@ class ModelCombo(QComboBox):
     def name(self) -> str:
         """What is chosen; nothing is the default model."""
         return self.currentText().strip() or DEFAULT_MODEL
+
+    @property
+    def missing(self) -> bool:
+        """Whether the backend lists what is chosen as not available."""
+        return any(model.name == self.name and not model.available for model in self._listed)
 
     def offer(self, status: BackendStatus) -> None:
         """List the models of the backend; the text stays."""
@@ -69,15 +82,18 @@ class ModelCombo(QComboBox):
         versions = {version.name for version in self._versions}
         others = (model for model in self._models if model.name not in versions)
         models = (*self._versions, *others)
-        if [self.itemText(i) for i in range(self.count())] == [model.name for model in models]:
+        if models == self._listed:
             return
+        self._listed = models
         text = self.currentText()
-        self.clear()
-        for row, model in enumerate(models):
-            self.addItem(model.name)
-            tooltip = model.description if model.available else f"{model.reason}"
-            self.setItemData(row, tooltip, Qt.ItemDataRole.ToolTipRole)
-            if not model.available:
-                grey = QBrush(QColor("grey"))
-                self.setItemData(row, grey, Qt.ItemDataRole.ForegroundRole)
-        self.setCurrentText(text)
+        with QSignalBlocker(self):  # what is chosen stays
+            self.clear()
+            for row, model in enumerate(models):
+                self.addItem(model.name)
+                tooltip = model.description if model.available else f"{model.reason}"
+                self.setItemData(row, tooltip, Qt.ItemDataRole.ToolTipRole)
+                if not model.available:
+                    grey = QBrush(QColor("grey"))
+                    self.setItemData(row, grey, Qt.ItemDataRole.ForegroundRole)
+            self.setCurrentText(text)
+        self.offered.emit()

@@ -16,8 +16,10 @@ from clsclip.config import (
     RegionSettings,
     SegmentSettings,
 )
+from napari_clsclip._connection import BackendConnection
 from napari_clsclip._extra_layers import ExtraChoice
 from napari_clsclip._model_combo import ModelCombo
+from napari_clsclip._model_download import ModelDownloadRow
 from napari_clsclip._section import Section
 from napari_clsclip._setting_fields import ObjectFields, RegionFields, ZoomField, add_field
 
@@ -36,6 +38,7 @@ class MoreOptions(Section):
     ----------
     shapes : callable
         Gives the Shapes layers that are offered.
+    connection : BackendConnection
 
     Attributes
     ----------
@@ -45,9 +48,12 @@ class MoreOptions(Section):
 
     objects_changed = Signal()
 
-    def __init__(self, shapes: Callable[[Any], list[Shapes]]) -> None:
+    def __init__(
+        self, shapes: Callable[[Any], list[Shapes]], connection: BackendConnection
+    ) -> None:
         super().__init__("More")
         self.model = ModelCombo()
+        self.download = ModelDownloadRow(self.model, connection)
         self.zoom = ZoomField()
         self._regions = RegionFields()
         self.regions, self.detector = self._regions.regions, self._regions.detector
@@ -100,6 +106,7 @@ class MoreOptions(Section):
 
     def _lay_out(self) -> None:
         add_field(self.form, self.model, SegmentSettings.model_fields["model"])
+        self.form.addRow(self.download)
         self.zoom.add_to(self.form)
         self._regions.add_to(self.form)
         self.form.addRow("Boxes", self.boxes.native)

@@ -20,6 +20,7 @@ def scrolled(parts: Sequence[QWidget], gap: int, grows: QWidget | None = None) -
         The one that takes the room that is left; None: nothing does.
     """
     content = QWidget()
+    content.setMinimumWidth(1)  # in a narrow window all become narrower, and nothing is cut off
     layout = QVBoxLayout(content)
     layout.setContentsMargins(0, 0, gap // 2, 0)  # to the scroll bar
     layout.setSpacing(gap)

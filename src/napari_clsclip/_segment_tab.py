@@ -46,6 +46,7 @@ from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
+from napari_clsclip._scrolled import scrolled
 from napari_clsclip._setting_fields import objects_box
 from napari_clsclip._summary import classes_found, objects_found, regions_used, waiting_words
 from napari_clsclip._supervisor import BackendStatus
@@ -53,6 +54,7 @@ from napari_clsclip._words_edit import WordsEdit
 
 POLL_MILLISECONDS: Final = 50
 
+_GAP: Final = 6
 _WORDS_TOOLTIP: Final = "What to segment: one word or a short phrase, or several with commas."
 _THRESHOLD_TOOLTIP: Final = (
     "Foreground probability from which a pixel belongs to a word. Changes the selected result "
@@ -100,7 +102,7 @@ class SegmentTab(QWidget):
         self.channels = ChannelsRow(viewer)
         self.scope = ScopeRow(viewer, self.channels)
         self.image.changed.connect(self._follow_image)
-        self.options = MoreOptions(self._shapes)
+        self.options = MoreOptions(self._shapes, connection)
         self.model, self.zoom = self.options.model, self.options.zoom
         self.words = WordsEdit()
         self.words.setToolTip(_WORDS_TOOLTIP)
@@ -126,6 +128,8 @@ class SegmentTab(QWidget):
         self.threshold.valueChanged.connect(self._apply_threshold)
         self._follow_undo()
         self.options.objects_changed.connect(self._apply_objects)
+        self.options.download.begun.connect(lambda: self.message.show_text(""))
+        self.options.download.failed.connect(self.message.show_error)
         connection.status_changed.connect(self._take_models)
         self._take_models(connection.status)
         viewer.layers.selection.events.active.connect(self._follow_active_layer)
@@ -384,13 +388,14 @@ class SegmentTab(QWidget):
         buttons = QHBoxLayout()
         buttons.addWidget(self.segment_button, stretch=2)
         buttons.addWidget(self.cancel_button, stretch=1)
-        layout = QVBoxLayout(self)
+        inputs = QWidget()
+        layout = QVBoxLayout(inputs)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addLayout(buttons)
-        layout.addWidget(self.options)
+        layout = QVBoxLayout(self)
+        layout.addWidget(scrolled((inputs, self.options, self.link), _GAP))
         layout.addWidget(self.message)
-        layout.addWidget(self.link)
-        layout.addStretch(1)
 
 
 def _show_progress(bar: cancelable_progress, progress: Progress) -> None:

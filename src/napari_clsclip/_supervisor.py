@@ -96,6 +96,7 @@ class BackendSupervisor:
         self._stopping = False
         self._restart_wanted = False
         self._check_wanted = False
+        self._models_wanted = False
         self._suspected = False
         self._backend: LocalBackend | None = None
         self._client: Client | None = None
@@ -138,6 +139,12 @@ class BackendSupervisor:
         """
         with self._changed:
             self._suspected = self._check_wanted = True
+            self._changed.notify_all()
+
+    def look_again(self) -> None:
+        """Say that other models can be used now; returns at once, and the status follows."""
+        with self._changed:
+            self._models_wanted = self._check_wanted = True
             self._changed.notify_all()
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -256,6 +263,9 @@ class BackendSupervisor:
                 raise BackendDiedError(f"The backend died ({ending}).")
             try:
                 report = client.health()
+                if self._models_wanted:
+                    self._models_wanted = False
+                    self._models = client.models()
             except ClsClipError as error:
                 missed += 1
                 if missed >= MISSED_CHECKS:

@@ -353,6 +353,8 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
     answers = {
         ("get", "/v1/health"): "HealthReport",
         ("get", "/v1/models"): "ModelList",
+        ("get", "/v1/models/{name}/download"): "ModelDownload",
+        ("delete", "/v1/models/{name}/download"): "ModelDownload",
         ("get", "/v1/window"): "ModelWindow",
         ("post", "/v1/gain"): "ImageGain",
         ("get", "/v1/annotations/embeddings"): "Embeddings",
@@ -378,6 +380,7 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
         *answers, ("post", "/v1/segment"), ("delete", "/v1/segment/{request_id}"),
         ("post", "/v1/annotations"), ("post", "/v1/trainings"), ("post", "/v1/batches"),
         ("get", "/v1/batches/{name}/files/{number}/thumbnail"),
+        ("post", "/v1/models/{name}/download"),
     }  # fmt: skip
     for route, model in answers.items():
         content = operations[route]["responses"]["200"]["content"]["application/json"]

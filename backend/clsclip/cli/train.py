@@ -1,4 +1,4 @@
-"""``napari-clsclip-train``: pre-train, train, teach, annotate, bundle, measure, explain."""
+"""``napari-clsclip-train``: pre-train, train, teach, annotate, bundle, fetch, measure, explain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Final
 import clsclip
 from clsclip.cli.arguments import add_settings, settings_from
 from clsclip.cli.config_file import add_config_option
+from clsclip.cli.download import DownloadSettings, download_model
 from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError
 from clsclip.model.files import write_atomically
 from clsclip.training.ablate import NOT_ASKED, AblateSettings, ablate
@@ -51,118 +52,162 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0: done; 1: the work failed; 2: wrong usage; 130: cancelled by a signal.
     """
-    parser = argparse.ArgumentParser(prog="napari-clsclip-train", description=__doc__)
-    parser.add_argument("--version", action="version", version=clsclip.__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, settings, text in (
-        ("pretrain", PretrainSettings, "Train a small CLIP from scratch into OUTPUT/clip."),
-        ("fit", FitSettings, "Train a ClsCLIP head on a frozen CLIP; OUTPUT is then a model."),
-        ("finetune", FinetuneSettings, "Teach a model a word; OUTPUT is then a model."),
-        ("detect", DetectSettings, "Train a YOLO for region proposals into OUTPUT/detector."),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--output", required=True, type=Path, help="Run directory.")
-        command.add_argument("--resume", action="store_true", help="Go on with the run in OUTPUT.")
-        add_config_option(command)
-        add_settings(command, settings, bare=("store",), required=False)
-    text = "Train and measure the variants that Tables 1 to 3 of the paper compare."
-    command = commands.add_parser("ablate", help=text, description=text)
-    command.add_argument("--output", required=True, type=Path, help="Folder of the runs.")
-    command.add_argument("--resume", action="store_true", help="Go on with the runs in OUTPUT.")
-    add_config_option(command)
-    add_settings(command, AblateSettings, without=NOT_ASKED, required=False)
-    text = "Keep images with label images in the annotation store."
-    add_settings(commands.add_parser("import", help=text, description=text), ImportSettings)
-    text = "Write what is in the annotation store as folders of images and label images."
-    add_settings(commands.add_parser("export", help=text, description=text), ExportSettings)
-    text = "Write a trained model with its CLIP weights as one self-contained folder."
-    add_settings(commands.add_parser("bundle", help=text, description=text), BundleSettings)
-    text = "Measure a model on images with label images."
-    command = commands.add_parser("evaluate", help=text, description=text)
-    command.add_argument("--json", type=Path, metavar="FILE", help="Write the figures here too.")
-    add_settings(command, EvaluateSettings)
-    text = "Show where the [CLS] looks, with its own and with replaced [CLS] (Figure 3)."
-    command = commands.add_parser("explain", help=text, description=text)
-    command.add_argument("--output", required=True, type=Path, help="Folder for figure and maps.")
-    add_settings(command, ExplainSettings)
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        return _run(args)
+        if launched() > 1 and args.command not in _TOGETHER:
+            raise InvalidConfigError(
+                f"'{args.command}' works in one process, and the launcher started {launched()}. "
+                f"Call it without the launcher; {', '.join(_TOGETHER)} train in several."
+            )
+        code: int = args.run(args)
     except CancelledError as error:
         print(f"napari-clsclip-train: {error.message}", file=sys.stderr)  # noqa: T201
         return CANCELLED
     except ClsClipError as error:
         print(f"napari-clsclip-train: {error.message}", file=sys.stderr)  # noqa: T201
         return 2 if error.http_status == 422 else 1
+    return code
 
 
-def _run(args: argparse.Namespace) -> int:
-    if launched() > 1 and args.command not in _TOGETHER:
-        raise InvalidConfigError(
-            f"'{args.command}' works in one process, and the launcher started {launched()}. Call "
-            f"it without the launcher; {', '.join(_TOGETHER)} train in several."
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="napari-clsclip-train", description=__doc__)
+    parser.add_argument("--version", action="version", version=clsclip.__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    for name, settings, run, text in (
+        (
+            "pretrain",
+            PretrainSettings,
+            _pretrain,
+            "Train a small CLIP from scratch into OUTPUT/clip.",
+        ),
+        (
+            "fit",
+            FitSettings,
+            _fit,
+            "Train a ClsCLIP head on a frozen CLIP; OUTPUT is then a model.",
+        ),
+        ("finetune", FinetuneSettings, _finetune, "Teach a model a word; OUTPUT is then a model."),
+        (
+            "detect",
+            DetectSettings,
+            _detect,
+            "Train a YOLO for region proposals into OUTPUT/detector.",
+        ),
+        (
+            "ablate",
+            AblateSettings,
+            _ablate,
+            "Train and measure the variants that Tables 1 to 3 of the paper compare.",
+        ),
+    ):
+        command = add(name, run, text)
+        command.add_argument(
+            "--output",
+            required=True,
+            type=Path,
+            help="Run directory, or folder of the runs of ablate.",
         )
-    if args.command == "evaluate":
-        result = evaluate(settings_from(args, EvaluateSettings), _tell)
-        text = json.dumps(result.model_dump(), indent=2)
-        if args.json is not None:
-            write_atomically(args.json, (text + "\n").encode())
-        print(text)  # noqa: T201
-        return 0
-    if args.command == "explain":
-        for written in explain(settings_from(args, ExplainSettings), args.output):
-            print(written)  # noqa: T201
-        return 0
-    if args.command == "ablate":
-        asked = settings_from(args, AblateSettings)
-        print(ablate(asked, args.output, resume=args.resume, tell=_tell))  # noqa: T201
-        return 0
-    if args.command == "finetune":
-        return _finetune(settings_from(args, FinetuneSettings), args.output, args.resume)
-    if args.command == "import":
-        print(import_annotations(settings_from(args, ImportSettings)))  # noqa: T201
-        return 0
-    if args.command == "export":
-        for folder in export_annotations(settings_from(args, ExportSettings)):
-            print(folder)  # noqa: T201
-        return 0
-    if args.command in ("pretrain", "fit"):
-        return _train_on_folders(args)
-    if args.command == "detect":
-        path = train_detector(
-            settings_from(args, DetectSettings), args.output, resume=args.resume, tell=_tell
-        )
-    else:
-        path = bundle(settings_from(args, BundleSettings))
-    print(path)  # noqa: T201
+        command.add_argument("--resume", action="store_true", help="Go on with what is in OUTPUT.")
+        add_config_option(command)
+        without = NOT_ASKED if name == "ablate" else ()
+        add_settings(command, settings, bare=("store",), without=without, required=False)
+    text = "Keep images with label images in the annotation store."
+    add_settings(add("import", _import, text), ImportSettings)
+    text = "Write what is in the annotation store as folders of images and label images."
+    add_settings(add("export", _export, text), ExportSettings)
+    text = "Write a trained model with its CLIP weights as one self-contained folder."
+    add_settings(add("bundle", _bundle, text), BundleSettings)
+    text = "Fetch a model of the Hugging Face hub; after an interruption it goes on."
+    add_settings(add("download", _download, text), DownloadSettings)
+    command = add("evaluate", _evaluate, "Measure a model on images with label images.")
+    command.add_argument("--json", type=Path, metavar="FILE", help="Write the figures here too.")
+    add_settings(command, EvaluateSettings)
+    text = "Show where the [CLS] looks, with its own and with replaced [CLS] (Figure 3)."
+    command = add("explain", _explain, text)
+    command.add_argument("--output", required=True, type=Path, help="Folder for figure and maps.")
+    add_settings(command, ExplainSettings)
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    result = evaluate(settings_from(args, EvaluateSettings), _tell)
+    text = json.dumps(result.model_dump(), indent=2)
+    if args.json is not None:
+        write_atomically(args.json, (text + "\n").encode())
+    return _done(text)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    return _done(*explain(settings_from(args, ExplainSettings), args.output))
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    asked = settings_from(args, AblateSettings)
+    return _done(ablate(asked, args.output, resume=args.resume, tell=_tell))
+
+
+def _import(args: argparse.Namespace) -> int:
+    return _done(import_annotations(settings_from(args, ImportSettings)))
+
+
+def _export(args: argparse.Namespace) -> int:
+    return _done(*export_annotations(settings_from(args, ExportSettings)))
+
+
+def _bundle(args: argparse.Namespace) -> int:
+    return _done(bundle(settings_from(args, BundleSettings)))
+
+
+def _download(args: argparse.Namespace) -> int:
+    return _done(download_model(settings_from(args, DownloadSettings)))
+
+
+def _detect(args: argparse.Namespace) -> int:
+    asked = settings_from(args, DetectSettings)
+    return _done(train_detector(asked, args.output, resume=args.resume, tell=_tell))
+
+
+def _done(*results: object) -> int:
+    """Print what a command has made."""
+    for result in results:
+        print(result)  # noqa: T201
     return 0
 
 
-def _finetune(settings: FinetuneSettings, output: Path, resume: bool) -> int:
-    with _signals() as stop, process_group(settings.device) as group:
-        if not group.leads:
-            assist(settings, output, group)
-            return 0
-        finetune(settings, output, resume=resume, tell=_tell, cancelled=stop.is_set, group=group)
-    print(output)  # noqa: T201
-    return CANCELLED if stop.is_set() else 0
+def _pretrain(args: argparse.Namespace) -> int:
+    asked = settings_from(args, PretrainSettings)
+    return _train_together(asked.device, partial(pretrain, asked), args)
 
 
-def _train_on_folders(args: argparse.Namespace) -> int:
-    if args.command == "pretrain":
-        clip = settings_from(args, PretrainSettings)
-        work = partial(pretrain, clip)
-        device = clip.device
-    else:
-        head = settings_from(args, FitSettings)
-        work = partial(fit, head)
-        device = head.device
+def _fit(args: argparse.Namespace) -> int:
+    asked = settings_from(args, FitSettings)
+    return _train_together(asked.device, partial(fit, asked), args)
+
+
+def _train_together(device: str, work: Callable[..., Path], args: argparse.Namespace) -> int:
     with process_group(device) as group:
         tell = _tell if group.leads else _silent
         path = work(args.output, resume=args.resume, tell=tell, group=group)
-        if group.leads:
-            print(path)  # noqa: T201
-    return 0
+        return _done(path) if group.leads else 0
+
+
+def _finetune(args: argparse.Namespace) -> int:
+    asked, output = settings_from(args, FinetuneSettings), args.output
+    with _signals() as stop, process_group(asked.device) as group:
+        if not group.leads:
+            assist(asked, output, group)
+            return 0
+        finetune(asked, output, resume=args.resume, tell=_tell, cancelled=stop.is_set, group=group)
+    _done(output)
+    return CANCELLED if stop.is_set() else 0
 
 
 def _silent(_: str) -> None:

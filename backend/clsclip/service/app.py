@@ -31,6 +31,7 @@ from clsclip.service.annotations import SharedStore, annotation_routes
 from clsclip.service.answers import NPZ_CONTENT, error_answers
 from clsclip.service.batch_processes import BatchProcesses
 from clsclip.service.batches import batch_routes
+from clsclip.service.downloads import Downloads, download_routes
 from clsclip.service.jobs import JobQueue, LoadPredictor, Segmenter, unexpected_error
 from clsclip.service.ranking import ranking_routes
 from clsclip.service.security import HostCheck, require_token
@@ -100,6 +101,7 @@ def create_app(
     store = SharedStore(settings)
     trainings = TrainingProcesses(settings, train_command)
     batches = BatchProcesses(settings, label_command)
+    downloads = Downloads()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -109,6 +111,7 @@ def create_app(
         jobs.close()
         store.close()
         batches.close()
+        downloads.close()
 
     app = FastAPI(
         title="napari-clsclip backend",
@@ -123,6 +126,7 @@ def create_app(
         training_routes(store, trainings),
         ranking_routes(settings, jobs, store),
         batch_routes(settings, jobs, batches),
+        download_routes(downloads),
     ):
         app.include_router(
             router,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from clsclip.errors import ClsClipError, ModelUnavailableError, UnknownModelError
+from clsclip.model.hub_models import HUB_MODELS
 from clsclip.model.registry import active_model, list_models
 from clsclip.model.report import Report, read_report
 from clsclip.model.run_state import read_state
@@ -16,8 +17,11 @@ from clsclip.wire_training import Version, VersionList
 
 
 def list_versions() -> VersionList:
-    """All models: those that a training made by the moment they were done, then the others."""
-    models = {model.name: model for model in list_models()}
+    """All models: those that a training made by the moment they were done, then the others.
+
+    Models of the hub are none of them: no training goes on from them.
+    """
+    models = _models()
     made = {run.name: run for run in run_folders()}
     versions = [
         _version(model, made[name]) if name in made else _first(model)
@@ -42,7 +46,7 @@ def use_version(name: str) -> VersionList:
         If it is damaged.
     FileError, BusyError
     """
-    models = {model.name: model for model in list_models()}
+    models = _models()
     if name not in models:
         raise UnknownModelError(
             f"There is no version '{name}'. Choose among {', '.join(models)}; a training that has "
@@ -54,6 +58,10 @@ def use_version(name: str) -> VersionList:
         )
     activate(name)
     return list_versions()
+
+
+def _models() -> dict[str, ModelInfo]:
+    return {model.name: model for model in list_models() if model.name not in HUB_MODELS}
 
 
 def _age(version: Version) -> datetime:

@@ -1,0 +1,130 @@
+"""A model is downloaded from the window by a real backend; the hub is a local server.
+
+See tests/stub_hub.py for what that server does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from napari import Viewer
+from napari.utils.notifications import notification_manager
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel
+
+from napari_clsclip import _backend_watch, _widget
+from napari_clsclip._connection import BackendConnection
+from napari_clsclip._model_download import ModelDownloadRow
+from shown_texts import cut_off
+from stub_hub import MODEL, WEIGHTS, HubStub, hub_environment
+
+MILLISECONDS = 60_000
+
+
+@pytest.fixture
+def hub() -> Iterator[HubStub]:
+    server = HubStub()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fetching(
+    hub: HubStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qapp: object
+) -> Iterator[BackendConnection]:
+    """The shared connection is one to a backend of its own, whose hub is the server."""
+    for name, value in hub_environment(hub, tmp_path).items():
+        monkeypatch.setenv(name, value)
+    connection = BackendConnection()
+    monkeypatch.setattr(_widget, "shared_connection", lambda: connection)
+    monkeypatch.setattr(_backend_watch, "RUNNING_MILLISECONDS", 50)
+    yield connection
+    connection.supervisor.start = lambda: None  # a window that is closed after this may ask
+    connection.stop()
+    notification_manager.records.clear()
+
+
+def wait(qtbot: QtBot, condition: Callable[[], object]) -> None:
+    qtbot.waitUntil(lambda: bool(condition()), timeout=MILLISECONDS)
+
+
+def in_one_line(row: ModelDownloadRow) -> bool:
+    """Whether what stands beside the button can be read, in as many lines as the button has."""
+    shown = row.progress if row.progress.isVisible() else row.text
+    middle = shown.geometry().center().y()
+    wide = not isinstance(shown, QLabel) or shown.width() >= shown.sizeHint().width()
+    return wide and row.button.geometry().top() < middle < row.button.geometry().bottom()
+
+
+@pytest.mark.slow
+def test_a_model_is_downloaded_from_the_window(
+    make_napari_viewer: Callable[..., Viewer],
+    fetching: BackendConnection,
+    hub: HubStub,
+    tmp_path: Path,
+    qtbot: QtBot,
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-clsclip", "ClsCLIP")
+    tab, model = widget.segment_tab, widget.segment_tab.model
+    row, button = tab.options.download, tab.options.download.button
+    tab.options.expand(animate=False)
+    wait(qtbot, lambda: model.findText("clipseg") > 0)
+    assert model.findText("clipseg") == model.count() - 1
+    assert row.isHidden()
+
+    hub.status = 500
+    model.setCurrentText("clipseg")
+    wait(qtbot, row.isVisible)
+    assert row.text.text() == "605 MB, Apache-2.0"
+    assert button.text() == "Download"
+    wait(qtbot, lambda: in_one_line(row))
+    assert not cut_off(tab)
+    assert widget.batch_tab.form.download.watch.model == ""  # another choice
+    model.setCurrentText("mini")
+    assert row.isHidden()
+    model.setCurrentText("clipseg")
+    wait(qtbot, row.isVisible)
+
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    wait(qtbot, lambda: button.text() == "Retry" and tab.message.text())
+    assert row.text.text() == "The download failed."
+    assert "cannot be fetched" in tab.message.text()
+    assert "HF_ENDPOINT" in tab.message.text()
+    assert row.text.toolTip() == tab.message.text()
+    wait(qtbot, lambda: in_one_line(row))
+    assert not cut_off(tab)
+    assert len(notification_manager.records) == 1
+    notification_manager.records.clear()
+
+    hub.status = 0
+    hub.gate.clear()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    wait(qtbot, lambda: row.progress.isVisible() and row.progress.value() > 300)
+    assert row.progress.text().endswith("of 2 MB")
+    assert button.text() == "Cancel"
+    assert tab.message.text() == ""
+    wait(qtbot, lambda: in_one_line(row))
+    assert not cut_off(tab)
+    assert tab.segment_button.isEnabled()
+
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    wait(qtbot, lambda: button.text() == "Download")
+    assert row.text.text() == "1 of 2 MB fetched"
+    wait(qtbot, lambda: in_one_line(row))
+
+    hub.gate.set()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    wait(qtbot, row.isHidden)
+    wait(qtbot, lambda: not model.missing)
+    assert model.currentText() == "clipseg"
+    place = model.findText("clipseg")
+    assert "CLIPSeg" in model.itemData(place, Qt.ItemDataRole.ToolTipRole)
+    assert model.itemData(place, Qt.ItemDataRole.ForegroundRole) is None
+    (weights,) = (tmp_path / "hub").glob(f"models--*/snapshots/{MODEL.revisions[0]}/{WEIGHTS}")
+    assert weights.read_bytes() == hub.files[WEIGHTS]
+    assert any(part for _, path, part in hub.seen if path == f"/content/{WEIGHTS}")
+    assert not notification_manager.records
