@@ -1,6 +1,7 @@
 """A small CLIPSeg with random weights, in the files of the published ones on the hub.
 
-Run as a program, it goes to the folder of the first argument.
+Run as a program, it goes to the folder of the first argument; with ``published`` as the second,
+its tokenizer too is in the files of then.
 """
 
 from __future__ import annotations
@@ -49,5 +50,20 @@ def make_tiny_clipseg(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
 
 
+def as_published(folder: Path) -> None:
+    """Write the tokenizer in the files that the hub has: vocabulary and merges."""
+    tokenizer = folder / "tokenizer.json"
+    model = json.loads(tokenizer.read_text())["model"]
+    merges = (merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"])
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(("#version: 0.2", *merges, "")))
+    tokenizer.unlink()
+    start, end = ({"content": f"<|{name}oftext|>"} for name in ("start", "end"))
+    special = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": end}
+    (folder / "special_tokens_map.json").write_text(json.dumps(special))
+
+
 if __name__ == "__main__":
     make_tiny_clipseg(Path(sys.argv[1]))
+    if "published" in sys.argv[2:]:
+        as_published(Path(sys.argv[1]))

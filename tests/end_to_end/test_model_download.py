@@ -1,13 +1,16 @@
 """A model is downloaded from the window by a real backend; the hub is a local server.
 
-See tests/stub_hub.py for what that server does.
+See tests/stub_hub.py for what that server does. The model is a small CLIPSeg with random weights.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from napari import Viewer
 from napari.utils.notifications import notification_manager
@@ -19,14 +22,20 @@ from napari_clsclip import _backend_watch, _widget
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._model_download import ModelDownloadRow
 from shown_texts import cut_off
-from stub_hub import MODEL, WEIGHTS, HubStub, hub_environment
+from stub_hub import MODEL, WEIGHTS, HubStub, hub_environment, small_files
 
 MILLISECONDS = 60_000
 
 
 @pytest.fixture
-def hub() -> Iterator[HubStub]:
-    server = HubStub()
+def hub(tmp_path: Path) -> Iterator[HubStub]:
+    folder = tmp_path / "published"
+    script = Path(__file__).parents[1] / "make_tiny_clipseg.py"
+    # not in this process, which draws windows: see tests/conftest.py
+    command = [sys.executable, str(script), str(folder), "published"]
+    subprocess.run(command, check=True, timeout=300)
+    model = {file.name: file.read_bytes() for file in folder.iterdir()}
+    server = HubStub({**small_files(), **model})
     yield server
     server.stop()
 
@@ -103,8 +112,8 @@ def test_a_model_is_downloaded_from_the_window(
     hub.status = 0
     hub.gate.clear()
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    wait(qtbot, lambda: row.progress.isVisible() and row.progress.value() > 300)
-    assert row.progress.text().endswith("of 2 MB")
+    wait(qtbot, lambda: row.progress.isVisible() and row.progress.value() > 100)
+    assert row.progress.text().endswith(" MB")
     assert button.text() == "Cancel"
     assert tab.message.text() == ""
     wait(qtbot, lambda: in_one_line(row))
@@ -113,7 +122,7 @@ def test_a_model_is_downloaded_from_the_window(
 
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
     wait(qtbot, lambda: button.text() == "Download")
-    assert row.text.text() == "1 of 2 MB fetched"
+    assert row.text.text().endswith(" MB fetched")
     wait(qtbot, lambda: in_one_line(row))
 
     hub.gate.set()
@@ -128,3 +137,9 @@ def test_a_model_is_downloaded_from_the_window(
     assert weights.read_bytes() == hub.files[WEIGHTS]
     assert any(part for _, path, part in hub.seen if path == f"/content/{WEIGHTS}")
     assert not notification_manager.records
+
+    viewer.add_image(np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8))
+    tab.words.setText("nucleus")
+    tab.segment_button.click()
+    wait(qtbot, lambda: not tab.busy)
+    assert viewer.layers["nucleus"].metadata["clsclip"]["model"] == "clipseg"
