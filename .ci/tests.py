@@ -1,7 +1,6 @@
-"""Run the tests: those of the backend in a process per core, then those that open windows.
+"""Run the tests in a process per core. With arguments, this is pytest with these arguments.
 
-The latter measure how long the window stands still, so that nothing may run beside them. With
-arguments, this is pytest with these arguments.
+Each process draws its windows on a display of its own.
 """
 
 from __future__ import annotations
@@ -11,22 +10,15 @@ import subprocess
 import sys
 
 PYTEST = (sys.executable, "-m", "pytest")
-PARTS = (
-    ("tests/backend", "-n", "logical", "--dist", "loadfile"),
-    ("tests/plugin", "tests/end_to_end"),
-)
+ALL = ("-n", "logical", "--dist", "loadfile", "tests/backend", "tests/end_to_end", "tests/plugin")
 
 
 def main() -> int:
-    """Run them; the highest exit code."""
+    """Run them; pytest's exit code."""
     if len(sys.argv) > 1:
         return subprocess.call([*PYTEST, *sys.argv[1:]])
-    beside_each_other = {**os.environ, "OMP_NUM_THREADS": "1"}  # they share the cores already
-    codes = [
-        subprocess.call([*PYTEST, *PARTS[0]], env=beside_each_other),
-        subprocess.call([*PYTEST, *PARTS[1]]),
-    ]
-    return max(codes)
+    # what they start shares the cores already
+    return subprocess.call([*PYTEST, *ALL], env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from clsclip.training.ablation_tables import (
 from clsclip.training.run import RUN_FILE
 from clsclip.training.tokenizer import train_tokenizer
 
-SMALL = ["--steps", "1", "--image-size", "32", "--batch-size", "2", "--pairs", "2", "--limit", "1",
+SMALL = ["--steps", "1", "--image-size", "32", "--batch-size", "2", "--accumulate", "1",
+         "--pairs", "2", "--limit", "1",
          "--decoder-width", "8", "--decoder-heads", "1", "--prompt-tokens", "3",
          "--share", "scenes=1", "--share", "blood=0", "--unseen", "red circle"]  # fmt: skip
 
@@ -96,8 +97,8 @@ def test_ablation_is_interrupted_goes_on_and_gains_tables(
     command = ["ablate", "--clip", str(clip), "--data", str(data), "--output", str(output), *SMALL]
     first = AblateSettings(
         clip=str(clip), data=str(data), table=("2",), seeds=2, steps=1, image_size=32,
-        batch_size=2, pairs=2, limit=1, decoder_width=8, decoder_heads=1, prompt_tokens=3,
-        share=("scenes=1", "blood=0"), unseen="red circle",
+        batch_size=2, accumulate=1, pairs=2, limit=1, decoder_width=8, decoder_heads=1,
+        prompt_tokens=3, share=("scenes=1", "blood=0"), unseen="red circle",
     )  # fmt: skip
 
     def interrupt(line: str) -> None:
