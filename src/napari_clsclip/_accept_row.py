@@ -122,6 +122,10 @@ class AcceptRow(QWidget):
         self.accept_button.setEnabled(False)
         self.message.show_text("Keeping …")
 
+    def forget(self, layer: Labels) -> None:
+        """Note that a layer shows other labels from now on: what is accepted is another plane."""
+        self._accepted.pop(layer, None)
+
     def _acceptance(self) -> tuple[Labels, Acceptance]:
         active = self._viewer.layers.selection.active
         layer = active if isinstance(active, Labels) else self._segment_tab.results.current()

@@ -101,7 +101,9 @@ class ExtraLayers:
             notes.append("No regions to show: the whole image was looked at.")
         if choice.attention and attention is not None:
             self.show_attention(image, plane, segmentation, attention)
-            notes.append(f"'{_ORIGINAL}' is hidden; click its eye to compare.")
+            own = self._known(self._maps, (*_identity(image, plane, segmentation), "attention"))
+            if own is not None and not own.visible:
+                notes.append(f"'{own.name}' is hidden; click its eye to compare.")
         elif choice.attention:
             notes.append(
                 "No attention to show: words do not replace the [CLS] in the model "
@@ -141,12 +143,20 @@ class ExtraLayers:
         Planes gather as those of :meth:`show_probabilities` do, and so do its parameters and
         errors apply.
         """
-        identity, most = _identity(image, plane, segmentation), attention.brightest
-        for word, values in zip(segmentation.words, attention.replaced, strict=True):
-            of_word = (*identity, word, "attention")
-            self._show_map(image, plane, of_word, values, f"{word}, attention", most)
-        own = (*identity, "attention")
-        self._show_map(image, plane, own, attention.original, _ORIGINAL, most, visible=False)
+        identity = _identity(image, plane, segmentation)
+        maps = [
+            ((*identity, word, "attention"), values, f"{word}, attention")
+            for word, values in zip(segmentation.words, attention.replaced, strict=True)
+        ]
+        maps.append(((*identity, "attention"), attention.original, _ORIGINAL))
+        earlier = [self._known(self._maps, each[0]) for each in maps]
+        limits = [layer.contrast_limits[1] for layer in earlier if isinstance(layer, Image)]
+        most = max(attention.brightest, *limits) if limits else attention.brightest
+        for layer in earlier:  # of another plane or zoom: all are to be compared
+            if isinstance(layer, Image) and layer.contrast_limits[1] < most:
+                layer.contrast_limits_range = layer.contrast_limits = (0.0, most)
+        for own, values, name in maps:
+            self._show_map(image, plane, own, values, name, most, visible=name != _ORIGINAL)
 
     def show_proposals(self, image: Image, plane: Plane, segmentation: Segmentation) -> bool:
         """Show the regions in which the words were looked for as a Shapes layer.

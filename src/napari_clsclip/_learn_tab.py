@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from napari.components import ViewerModel
+from napari.layers import Labels
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QVBoxLayout, QWidget
 
@@ -77,6 +78,11 @@ class LearnTab(QWidget):
         self._model.currentTextChanged.connect(self._follow_model)
         self._follow_model()
         self._show_learning()
+
+    def forget(self, layer: Labels) -> None:
+        """Note that a label layer, and the image below it, show something else from now on."""
+        self.accept_row.forget(layer)
+        self.next_row.forget()
 
     @property
     def accept_button(self) -> QPushButton:

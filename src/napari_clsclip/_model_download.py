@@ -22,6 +22,9 @@ _NOT_HERE: Final = (
     "The model {download.name} is not on the backend's machine yet. Its licence is "
     "{download.licence}."
 )
+_INTERRUPTED: Final = (
+    "The download ended with the backend. Press Download: it goes on where it was."
+)
 _CANCEL_TOOLTIP: Final = "End the download. What has come is kept."
 
 
@@ -54,7 +57,7 @@ class ModelDownloadRow(QWidget):
         self.text = QLabel()
         self.progress = QProgressBar(maximum=_STEPS)
         self.button = QPushButton()
-        self._failure: ModelDownload | None = None
+        self._running = False  # when it was last looked at, or was ordered here
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.text, stretch=1)
@@ -62,7 +65,7 @@ class ModelDownloadRow(QWidget):
         layout.addWidget(self.button)
         self.watch = ModelDownloadWatch(connection, self)
         self.watch.changed.connect(self._show)
-        self.watch.refused.connect(self.failed)
+        self.watch.refused.connect(self._take_refusal)
         self.button.clicked.connect(self._press)
         model.currentTextChanged.connect(self._follow_choice)
         model.offered.connect(self._follow_choice)
@@ -70,16 +73,23 @@ class ModelDownloadRow(QWidget):
         self._show()
 
     def _follow_choice(self) -> None:
-        self.watch.follow(self._choice.name if self._choice.missing else "")
+        model = self._choice.name if self._choice.missing else ""
+        if model != self.watch.model:
+            self._running = False
+        self.watch.follow(model)
 
     def _press(self) -> None:
         download = self.watch.download
         if download is not None and download.state == "running":
             self.watch.cancel()
         else:
-            self._failure = None
+            self._running = True
             self.begun.emit()
             self.watch.begin()
+
+    def _take_refusal(self, reason: str) -> None:
+        self._running = False
+        self.failed.emit(reason)
 
     def _show(self) -> None:
         """Show what the backend says."""
@@ -100,12 +110,13 @@ class ModelDownloadRow(QWidget):
         tooltip = _CANCEL_TOOLTIP if running else _DOWNLOAD_TOOLTIP.format(source=download.source)
         self.button.setToolTip(tooltip)
         self.button.setEnabled(ready and not self.watch.ordering)
-        if running and self._failure is not None:  # another window has asked for it again
-            self._failure = None
-            self.begun.emit()
-        if failed and not self.watch.ordering and download != self._failure:
-            self._failure = download
+        if self.watch.ordering:
+            return
+        ended, self._running = self._running and not running, running
+        if ended and failed:
             self.failed.emit(download.reason)
+        elif ended and download.state == "absent":
+            self.failed.emit(_INTERRUPTED)
 
 
 def _words(download: ModelDownload) -> str:

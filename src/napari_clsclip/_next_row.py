@@ -155,6 +155,10 @@ class NextRow(QWidget):
         if self._job is not None:
             self._job.cancel()
 
+    def forget(self) -> None:
+        """Note that an image layer shows another image from now on."""
+        self._ranking = None
+
     def _request(self) -> SegmentRequest:
         return SegmentRequest(
             words=parse_words(self._tab.words.text()),

@@ -273,11 +273,13 @@ class Review(QObject):
             return
         self._layers = None  # what is removed now is not the user's doing
         try:
-            same = self.batch is not None and self.batch.name == reviewed.batch.name
+            same = self.batch is not None and _same_labels(self.batch, reviewed.batch)
             exchange = self._exchange if same and not self.image_in_use() else None
             layers = open_layers(self._viewer, reviewed, before, exchange)
         except Exception as error:
             self._layers = before
+            if before is not None and before.labels not in self._viewer.layers:
+                self._layers = self.batch = self.file = self._known = self._then = None
             if not isinstance(error, ClsClipError):
                 raise
             self.failed.emit(error.message)
@@ -391,6 +393,11 @@ class Review(QObject):
         self.busy = words
         self._errand.run(job, partial(then, take), partial(then, refuse or self.failed.emit))
         self.changed.emit()
+
+
+def _same_labels(batch: Batch, other: Batch) -> bool:
+    """Whether the labels of two batches mean the same."""
+    return (batch.name, batch.request) == (other.name, other.request)
 
 
 def _send(

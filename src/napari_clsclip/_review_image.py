@@ -10,7 +10,7 @@ import npe2
 import numpy as np
 from numpy.typing import NDArray
 
-_OWN: Final = "napari"
+READER: Final = "napari"
 """Name of napari's own reader. What others do, they may want to do in the Qt thread."""
 
 
@@ -39,10 +39,10 @@ def read_image(file: Path) -> ReadImage | None:
         cannot be read: then ``viewer.open`` has to see to it.
     """
     readers = npe2.PluginManager.instance().iter_compatible_readers([str(file)])
-    if {reader.plugin_name for reader in readers} != {_OWN}:
+    if {reader.plugin_name for reader in readers} != {READER}:
         return None
     try:
-        layers = npe2.read([str(file)], stack=False, plugin_name=_OWN)
+        layers = npe2.read([str(file)], stack=False, plugin_name=READER)
     except Exception:  # napari says why, in its own words, when it is asked to open the file
         return None
     if len(layers) != 1:

@@ -20,6 +20,7 @@ from napari_clsclip._layers import PlaneIndex, plane_at
 from napari_clsclip._placement import Placement, placement_of
 from napari_clsclip._result_looks import METADATA_KEY, about_labels, new_layer
 from napari_clsclip._review_files import Reviewed
+from napari_clsclip._review_image import READER, ReadImage
 from napari_clsclip._undo_history import forget
 
 _TOO_LARGE = (
@@ -121,8 +122,9 @@ def open_layers(
             if extent != _extent(layers.labels):
                 viewer.reset_view()
             return layers
-    beside = weakref.WeakSet(viewer.layers if before is None else before.beside)
-    others = _opened(viewer, Path(reviewed.file.file))
+    old = () if before is None else (before.labels, *before.others)
+    beside = weakref.WeakSet(layer for layer in viewer.layers if layer not in old)
+    others = _opened(viewer, reviewed)
     try:
         labels, image, note = _labels(viewer, reviewed, others)
     except BaseException:
@@ -151,7 +153,8 @@ def _exchanged(
 ) -> ReviewLayers | None:
     """Let the layers of one file show another one, if that is all that makes them differ.
 
-    Not if there are layers that came later: results and boxes that belong to the image before.
+    Not if there are layers that came later: results and boxes that belong to the image before. If
+    anything fails half way, the layers are removed.
     """
     image, labels = before.image, before.labels
     read, ids = reviewed.image, reviewed.painted
@@ -160,31 +163,45 @@ def _exchanged(
     mine = {image, labels}
     if not mine <= set(viewer.layers) or set(viewer.layers) - mine - set(before.beside):
         return None
-    fresh = Image(read.data, **read.arguments)
+    fresh = _image_of(read, reviewed)
     if (
         _kind(fresh) != _kind(image)
         or fresh.multiscale
         or image.multiscale
         or not labels.editable
+        or str(labels.mode) == "polygon"  # one may be begun
         or (labels.data.ndim, labels.data.dtype) != (ids.ndim, ids.dtype)
         or tuple(fresh.data.shape[: fresh.ndim])[-ids.ndim :] != ids.shape
         or not forget(labels)
     ):
         return None
-    image.data = fresh.data
-    if not image.rgb:
-        image.contrast_limits_range = fresh.contrast_limits_range
-        image.contrast_limits = fresh.contrast_limits
-    image.name, image.metadata = fresh.name, fresh.metadata
-    image._source = image.source.model_copy(update={"path": reviewed.file.file})
-    exchange(labels, ids)
-    _move(image, _placed(fresh, fresh.ndim))
-    _move(labels, _placed(fresh, ids.ndim))
-    if reviewed.features is not None:
-        labels.features = reviewed.features
-    labels.metadata = {METADATA_KEY: _about(reviewed)}
-    viewer.layers.selection.active = labels
+    try:
+        exchange(labels, ids)
+        image.data = fresh.data
+        if not image.rgb:
+            image.contrast_limits_range = fresh.contrast_limits_range
+            image.contrast_limits = fresh.contrast_limits
+        image.name, image.metadata, image._source = fresh.name, fresh.metadata, fresh.source
+        _move(image, _placed(fresh, fresh.ndim))
+        _move(labels, _placed(fresh, ids.ndim))
+        if reviewed.features is not None:
+            labels.features = reviewed.features
+            labels.selected_label = 1 + int(max(reviewed.features["index"], default=0))
+        labels.metadata = {METADATA_KEY: _about(reviewed)}
+        labels.show_selected_label = False  # all that is to be accepted must be seen
+        viewer.layers.selection.active = labels
+    except BaseException:
+        before.close(viewer)
+        raise
     return ReviewLayers((image,), labels, image, "", before.beside)
+
+
+def _image_of(read: ReadImage, reviewed: Reviewed) -> Image:
+    """The layer that ``viewer.open`` would make."""
+    layer = Image(read.data, **read.arguments)
+    source = {"path": reviewed.file.file, "reader_plugin": READER}
+    layer._source = layer.source.model_copy(update=source)
+    return layer
 
 
 def _move(layer: Image | Labels, placement: Placement) -> None:
@@ -199,7 +216,10 @@ def _kind(image: Image) -> tuple[Any, ...]:
     return image.ndim, image.rgb, image.axis_labels, image.units
 
 
-def _opened(viewer: ViewerModel, file: Path) -> list[Layer]:
+def _opened(viewer: ViewerModel, reviewed: Reviewed) -> list[Layer]:
+    if reviewed.image is not None:
+        return [viewer.add_layer(_image_of(reviewed.image, reviewed))]
+    file = Path(reviewed.file.file)
     try:
         return list(viewer.open(str(file), stack=False))
     except Exception as error:  # readers are other people's code

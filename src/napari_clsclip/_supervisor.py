@@ -261,12 +261,14 @@ class BackendSupervisor:
             if self._backend is not None and not self._backend.alive:
                 ending = _exit_words(self._backend.exit_code)
                 raise BackendDiedError(f"The backend died ({ending}).")
+            wanted = False
             try:
                 report = client.health()
-                if self._models_wanted:
-                    self._models_wanted = False
+                wanted, self._models_wanted = self._models_wanted, False
+                if wanted:
                     self._models = client.models()
             except ClsClipError as error:
+                self._models_wanted = self._models_wanted or wanted
                 missed += 1
                 if missed >= MISSED_CHECKS:
                     self._go_offline(f"{error.message} Still trying.")

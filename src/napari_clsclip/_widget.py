@@ -61,7 +61,9 @@ class ClsClipWidget(QWidget):
         review.opened.connect(unsaved.keep_whole)
         review.safe.connect(lambda layer: unsaved.let_go([layer]))
         review.exchanging.connect(unsaved.exchange)
-        review.image_in_use = partial(getattr, self.segment_tab, "busy")
+        review.exchanging.connect(self.learn_tab.forget)
+        review.opened.connect(lambda *_: self.segment_tab.reset_choices())
+        review.image_in_use = partial(_any_busy, self.segment_tab, self.learn_tab)
         review.teaching.kept.connect(self.learn_tab.accept_row.refresh)
         self.unsaved_bar = UnsavedBar(viewer, results, unsaved)
         self.tabs = QTabWidget()
@@ -84,6 +86,12 @@ class ClsClipWidget(QWidget):
         learning = self.learn_tab.watch.learning
         if learning is not None:
             self.batch_tab.form.model.offer_versions(learning.versions)
+
+
+def _any_busy(segment_tab: SegmentTab, learn_tab: LearnTab) -> bool:
+    """Whether anything is being done with layers."""
+    parts = (segment_tab, segment_tab.link, learn_tab.accept_row, learn_tab.next_row)
+    return any(part.busy for part in parts)
 
 
 class BackendStatusLine(QWidget):

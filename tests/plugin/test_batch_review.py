@@ -168,6 +168,7 @@ def test_the_next_file_is_shown_in_the_same_layers(
     layer = open_row(tab, 0, qtbot)
     image = viewer.layers["cell 0"]
     image.colormap, layer.opacity, layer.mode = "magma", 0.3, "paint"
+    layer.show_selected_label = True
     paint(layer)
     tab.review.accept()
     wait(qtbot, lambda: stub.reviews and not tab.review.busy)
@@ -183,6 +184,7 @@ def test_the_next_file_is_shown_in_the_same_layers(
         np.testing.assert_array_equal(layer.data, tifffile.imread(file.labels))
         assert (image.name, image.source.path) == (f"cell {number}", file.file)
         assert layer.metadata["clsclip"]["image"] == f"cell {number}.png"
+        assert not layer.show_selected_label
     ticks.stop()
     assert (image.colormap.name, layer.opacity, layer.mode) == ("magma", 0.3, "paint")
     assert ticks.work.max() < 0.25  # adding and removing layers takes napari several times that
@@ -191,6 +193,45 @@ def test_the_next_file_is_shown_in_the_same_layers(
     click(tab, 1)
     wait(qtbot, lambda: tab.review.asking)
     assert unsaved._watched[layer].begun
+
+
+def test_planes_accepted_in_the_learn_tab_are_each_of_their_own_file(
+    make_napari_viewer: Callable[..., Viewer], open_tab: Open, stub: BatchStub, qtbot: QtBot
+) -> None:
+    viewer = make_napari_viewer(show=True)
+    tab = open_tab(viewer)
+    widget = tab.window().findChild(ClsClipWidget)
+    widget.segment_tab.words.setText("nucleus, cell")
+    row = widget.learn_tab.accept_row
+    for number in (0, 1):
+        layer = open_row(tab, number, qtbot)
+        viewer.layers.selection.active = layer
+        row.accept()
+        wait(qtbot, lambda number=number: len(stub.kept) == number + 1 and not row.busy)
+        np.testing.assert_array_equal(stub.kept[number].labels, layer.data)
+    assert "version 1" in row.message.text()
+
+
+def test_an_exchange_that_fails_leaves_nothing_mixed_up(
+    open_tab: Open, stub: BatchStub, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = ViewerModel()
+    tab = open_tab(viewer)
+    layer = open_row(tab, 0, qtbot)
+
+    def fail(_: object) -> None:
+        raise ValueError("a listener of somebody else")
+
+    viewer.layers["cell 0"].events.data.connect(fail)
+    with qtbot.captureExceptions() as raised:
+        click(tab, 1)
+        wait(qtbot, lambda: raised)
+    assert not viewer.layers
+    assert (tab.review.file, tab.review.labels) == (None, None)
+    assert open_row(tab, 1, qtbot) is not layer
+    np.testing.assert_array_equal(
+        tab.review.labels.data, tifffile.imread(stub.files[NAME_OF_BATCH][1].labels)
+    )
 
 
 @pytest.mark.parametrize("reason", ["drawn boxes", "work under way", "labels of another dtype"])

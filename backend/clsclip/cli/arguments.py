@@ -54,10 +54,13 @@ def add_settings(
         )
 
 
-def settings_from(args: argparse.Namespace, model: type[_M]) -> _M:
+def settings_from(
+    args: argparse.Namespace, model: type[_M], *, without: Collection[str] = ()
+) -> _M:
     """Read a settings model from parsed arguments; what was not given keeps its default.
 
-    Values of a file that ``--config`` names come between the two.
+    Values of a file that ``--config`` names come between the two; ``without`` is as for
+    :func:`add_settings`.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def settings_from(args: argparse.Namespace, model: type[_M]) -> _M:
     """
     given = {name: value for name, value in vars(args).items() if name in model.model_fields}
     file = getattr(args, OPTION, None)
-    filed = {} if file is None else read_settings(file, model, given)
+    filed = {} if file is None else read_settings(file, model, given, without)
     try:
         return model.model_validate({**filed, **given})
     except ValidationError as error:

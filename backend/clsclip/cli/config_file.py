@@ -33,7 +33,9 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_settings(file: Path, model: type[BaseModel], given: Collection[str]) -> dict[str, Any]:
+def read_settings(
+    file: Path, model: type[BaseModel], given: Collection[str], without: Collection[str] = ()
+) -> dict[str, Any]:
     """Values of a file.
 
     Parameters
@@ -44,6 +46,8 @@ def read_settings(file: Path, model: type[BaseModel], given: Collection[str]) ->
         one stands for the others.
     given : collection of str
         Fields that have their values already: these and their alternatives are left out.
+    without : collection of str
+        Fields that the command has no options for.
 
     Returns
     -------
@@ -66,8 +70,9 @@ def read_settings(file: Path, model: type[BaseModel], given: Collection[str]) ->
     found: dict[str, Any] = {}
     for key, value in content.items():
         name = key.replace("-", "_")
-        if name not in model.model_fields:
-            alike = get_close_matches(name, model.model_fields, n=1)
+        known = [field for field in model.model_fields if field not in without]
+        if name not in known:
+            alike = get_close_matches(name, known, n=1)
             meant = f" Did you mean '{alike[0]}'?" if alike else ""
             raise InvalidConfigError(
                 f"'{file}': the command has no option '{key}'.{meant} --help lists all of them."

@@ -150,7 +150,7 @@ def _explain(args: argparse.Namespace) -> int:
 
 
 def _ablate(args: argparse.Namespace) -> int:
-    asked = settings_from(args, AblateSettings)
+    asked = settings_from(args, AblateSettings, without=NOT_ASKED)
     return _done(ablate(asked, args.output, resume=args.resume, tell=_tell))
 
 

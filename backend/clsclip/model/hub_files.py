@@ -124,7 +124,7 @@ def _append(
         if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
             draft.unlink()
             return
-        if answer.is_server_error:
+        if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
             raise httpx.NetworkError(f"status {answer.status_code}")  # may pass
         if not answer.is_success:
             raise ModelUnavailableError(f"{answer.url.host} answers with {answer.status_code}.")

@@ -334,15 +334,16 @@ def _storage(model: HubModel) -> Path:
 
 
 def _way_out(model: HubModel) -> str:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
 
     storage = _storage(model)
+    token = " If HF_TOKEN is set, it may be out of date: unset it." if get_token() else ""
     offline = "Unset HF_HUB_OFFLINE, which forbids downloads" if constants.HF_HUB_OFFLINE else (
         "Connect this machine to the network, or name a mirror of the hub in HF_ENDPOINT"
     )  # fmt: skip
     return (
         f"{offline}; or copy '{storage.name}' from the hub cache of another machine to "
-        f"'{storage.parent}'."
+        f"'{storage.parent}'.{token}"
     )
 
 

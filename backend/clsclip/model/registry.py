@@ -88,7 +88,7 @@ def find_model(name: str) -> Path:
     if name in named:
         return named[name]
     if name in HUB_MODELS:
-        fetched = cached_folder(name)
+        fetched = cached_folder(name) or _local(name)
         if fetched is None:
             raise ModelUnavailableError(
                 f"The model '{name}' cannot be used. {not_downloaded(HUB_MODELS[name])} Get it "
@@ -96,11 +96,16 @@ def find_model(name: str) -> Path:
                 "press Download."
             )
         return fetched
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _local(name)
+    if folder is not None:
         return folder
     known = ", ".join((*named, *HUB_MODELS))
     raise UnknownModelError(
         f"There is no model '{name}'. Known models: {known}. A path must be a folder that "
         "training wrote, on the machine where the backend runs."
     )
+
+
+def _local(name: str) -> Path | None:
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else None

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pydantic import Field, ValidationError
 
-from clsclip.config import DetectorSettings, Settings
-from clsclip.errors import FileError, InvalidConfigError
+from clsclip.config import DetectorSettings, RegionMode, Settings
+from clsclip.errors import CheckpointError, FileError, InvalidConfigError
 from clsclip.model.checkpoint import read_tensors
 from clsclip.model.clip import load_towers
 from clsclip.model.config import CONFIG_FILE, WEIGHTS_FILE
 from clsclip.model.files import read_json, write_atomically
+from clsclip.regions.generators import Generators
 from clsclip.training.ablation_tables import (
     ALL_TABLES,
     Measured,
@@ -30,10 +31,17 @@ from clsclip.training.ablation_tables import (
     required_variants,
     table_markdown,
 )
-from clsclip.training.evaluate import EvaluateSettings, evaluate
-from clsclip.training.fit import FitSettings, fit
+from clsclip.training.evaluate import ANNOTATED, EvaluateSettings, evaluate, plain
+from clsclip.training.fit import FREE, FitSettings, fit
+from clsclip.training.folds import fold_source, fold_words
 from clsclip.training.run import RUN_FILE, Run
-from clsclip.training.sources import SCENES, shares, training_sources, validation_folders
+from clsclip.training.sources import (
+    SCENES,
+    find_sources,
+    shares,
+    training_sources,
+    validation_folders,
+)
 from clsclip.wire import describe_validation
 
 ABLATION_FILE: Final = "ablation.json"
@@ -119,9 +127,10 @@ def ablate(
 
     Raises
     ------
-    FileError, InvalidConfigError, CheckpointError, ModelUnavailableError
-        Before anything is trained, if the data has no held-out part, the encoder has too few
-        layers, or the output holds results and ``resume`` is False; and as
+    FileError, InvalidConfigError, InvalidWordError, CheckpointError, ModelUnavailableError
+        Before anything is trained, if the data has no held-out part, there are not the region
+        proposals to measure with, the encoder has too few layers, or the output holds results and
+        ``resume`` is False; and as
         :func:`clsclip.training.fit.fit` and :func:`clsclip.training.evaluate.evaluate` raise them.
     """
     if not resume and any(output.glob(f"*/{RUN_FILE}")):
@@ -130,6 +139,7 @@ def ablate(
             "seeds, or another --output."
         )
     asked = _held_out(settings)
+    _check_regions(settings, asked)
     depth = len(load_towers(settings.clip).layers)
     variants = required_variants(settings.table)
     for variant in variants:
@@ -140,11 +150,11 @@ def ablate(
             tell(f"{run.name}:")
             head = _head(settings, variant, depth, seed)
             if (run / CONFIG_FILE).exists():
-                Run(run, head, resume=True)  # refuses the results of other settings
+                Run(run, head, resume=True, free=FREE)  # refuses the results of other settings
             else:
                 fit(head, run, resume=True, tell=tell)
             _measure(run, asked, tell)
-            _summarise(settings, output, depth)
+            _summarise(settings, output, depth, asked)
     return (output / TABLE_FILE).read_text()
 
 
@@ -167,6 +177,10 @@ def _head(settings: AblateSettings, variant: Variant, depth: int, seed: int) -> 
 def _held_out(settings: AblateSettings) -> dict[str, EvaluateSettings]:
     """What is measured, by the name of its data; the model is still to be filled in."""
     if settings.dataset:
+        # fetched and found now, not after the first training
+        fold_source(
+            settings.dataset, settings.fold, settings.data, "val", download=settings.download
+        )
         name = f"{settings.dataset} fold {settings.fold}"
         return {
             name: _evaluation(
@@ -196,16 +210,33 @@ def _evaluation(settings: AblateSettings, **data: Any) -> EvaluateSettings:
         "whole": settings.regions == "none", "device": settings.device,
     }  # fmt: skip
     try:
-        return EvaluateSettings.model_validate(given)
+        return plain(EvaluateSettings.model_validate(given))
     except ValidationError as error:
         raise InvalidConfigError(describe_validation(error)) from error
 
 
+def _check_regions(settings: AblateSettings, asked: Mapping[str, EvaluateSettings]) -> None:
+    """Raise what measuring would raise about region proposals."""
+    for each in asked.values():
+        if each.regions not in ANNOTATED:
+            mode = cast(RegionMode, each.regions)
+            words = _words(each)
+            Generators(Path(), device=settings.device).check(mode, words, detector=each.detector)
+
+
+def _words(asked: EvaluateSettings) -> tuple[str, ...]:
+    """What a held-out part asks for; of drawn scenes, which no detector knows, nothing."""
+    if asked.dataset:
+        return fold_words(asked.dataset, asked.fold)[1]
+    if asked.data == SCENES:
+        return ()
+    (source,) = find_sources(Path(asked.data), val=True).values()
+    return tuple(source.words)
+
+
 def _measure(run: Path, asked: Mapping[str, EvaluateSettings], tell: Callable[[str], None]) -> None:
     """Measure a run, unless it was measured in the same way before."""
-    ours = {
-        name: settings.model_copy(update={"model": str(run)}) for name, settings in asked.items()
-    }
+    ours = _of_model(asked, run)
     found = read_json(run / FIGURES_FILE, RunFigures)
     if found is not None and found.asked == ours:
         return
@@ -224,8 +255,17 @@ def _measure(run: Path, asked: Mapping[str, EvaluateSettings], tell: Callable[[s
     _write(run / FIGURES_FILE, figures.model_dump_json(indent=2) + "\n")
 
 
-def _summarise(settings: AblateSettings, output: Path, depth: int) -> None:
-    """Write the results so far of all tables that were ever asked for in this output."""
+def _of_model(asked: Mapping[str, EvaluateSettings], model: Path) -> dict[str, EvaluateSettings]:
+    return {name: each.model_copy(update={"model": str(model)}) for name, each in asked.items()}
+
+
+def _summarise(
+    settings: AblateSettings, output: Path, depth: int, asked: Mapping[str, EvaluateSettings]
+) -> None:
+    """Write the results so far of all tables that were ever asked for in this output.
+
+    Runs that were measured in another way, or trained with other settings, are left out.
+    """
     earlier = read_json(output / ABLATION_FILE, Ablation)
     tables = tuple(
         name
@@ -234,7 +274,7 @@ def _summarise(settings: AblateSettings, output: Path, depth: int) -> None:
     )
     variants = {}
     for variant in required_variants(tables):
-        result = _result(output, variant, depth)
+        result = _result(settings, output, variant, depth, asked)
         if result is not None:
             variants[variant.name(depth)] = result
     ablation = Ablation(
@@ -246,14 +286,23 @@ def _summarise(settings: AblateSettings, output: Path, depth: int) -> None:
     _write(output / TABLE_FILE, text + "\n")
 
 
-def _result(output: Path, variant: Variant, depth: int) -> VariantResult | None:
+def _result(
+    settings: AblateSettings, output: Path, variant: Variant, depth: int,
+    asked: Mapping[str, EvaluateSettings],
+) -> VariantResult | None:  # fmt: skip
     """What is there of a variant, over all its seeds; None if nothing is."""
     name = variant.name(depth)
-    found = {
-        int(file.parent.name.removeprefix(f"{name}_seed")): figures
-        for file in output.glob(f"{name}_seed*/{FIGURES_FILE}")
-        if (figures := read_json(file, RunFigures)) is not None
-    }
+    found: dict[int, RunFigures] = {}
+    for file in output.glob(f"{name}_seed*/{FIGURES_FILE}"):
+        seed = int(file.parent.name.removeprefix(f"{name}_seed"))
+        figures = read_json(file, RunFigures)
+        if figures is None or figures.asked != _of_model(asked, file.parent):
+            continue
+        try:
+            Run(file.parent, _head(settings, variant, depth, seed), resume=True, free=FREE)
+        except CheckpointError:
+            continue  # of another budget, say
+        found[seed] = figures
     if not found:
         return None
     seeds = {seed: found[seed].parts for seed in sorted(found)}

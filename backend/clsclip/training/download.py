@@ -16,7 +16,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Final, Literal
 
-from clsclip.errors import FileError
+from filelock import FileLock, Timeout
+
+from clsclip.errors import BusyError, FileError
 
 DRAFT: Final = ".download"
 """Folder below the data in which archives are unpacked."""
@@ -102,8 +104,10 @@ def download_coco(root: Path, part: Literal["train", "val"]) -> None:
 def _draft(root: Path, name: str) -> Iterator[Path]:
     """A folder to fetch a data set into; it stays if that fails, for the next try."""
     draft = root / DRAFT / name.replace(" ", "-").lower()
+    lock = FileLock(f"{draft}.lock")
     try:
         draft.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
         there = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file()) / 1e9
         free = shutil.disk_usage(draft).free / 1e9
         if free + there < _SPACE[name]:
@@ -112,6 +116,10 @@ def _draft(root: Path, name: str) -> Iterator[Path]:
                 f"free at '{root}'. Make room there, or give another --data."
             )
         yield draft
+    except Timeout as error:
+        raise BusyError(
+            f"{name} is being downloaded into '{root}' by another process. Wait until it is there."
+        ) from error
     except (OSError, RuntimeError, HTTPException, tarfile.TarError, zipfile.BadZipFile) as error:
         # torchvision raises RuntimeError for a file that is not what it should be
         raise FileError(
@@ -119,9 +127,13 @@ def _draft(root: Path, name: str) -> Iterator[Path]:
             "it goes on with the archives that are complete; or without --download, and it says "
             "where files that you get elsewhere are expected."
         ) from error
-    shutil.rmtree(draft, ignore_errors=True)
-    with suppress(OSError):  # another data set is being fetched
-        draft.parent.rmdir()
+    else:
+        shutil.rmtree(draft, ignore_errors=True)
+    finally:
+        lock.release()
+    with suppress(OSError):
+        Path(lock.lock_file).unlink()
+        draft.parent.rmdir()  # not if another data set is being fetched
 
 
 def _remove(path: Path) -> None:

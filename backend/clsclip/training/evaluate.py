@@ -39,7 +39,7 @@ from clsclip.training.scenes import Scenes
 from clsclip.training.sources import SCENES, find_sources
 from clsclip.words import canonical, withheld, word_list
 
-_ANNOTATED: Final = ("boxes", "manual")
+ANNOTATED: Final = ("boxes", "manual")
 """Regions that are the annotated boxes."""
 
 SCENE_SEED: Final = 2**31
@@ -182,7 +182,7 @@ def evaluate(
         If files are missing, unreadable, or an image and its labels differ in size.
     UnknownModelError, ModelUnavailableError, CheckpointError, DeviceError
     """
-    settings = _plain(settings)
+    settings = plain(settings)
     _check(settings)
     method = method_of(settings.model, settings.method)
     predictor = Predictor(settings.model, device=settings.device)
@@ -247,7 +247,7 @@ def evaluate(
     )  # fmt: skip
 
 
-def _plain(settings: EvaluateSettings) -> EvaluateSettings:
+def plain(settings: EvaluateSettings) -> EvaluateSettings:
     """The settings without other names and with the model that the method means."""
     changes: dict[str, str] = {}
     if settings.regions == "yolo":
@@ -271,7 +271,7 @@ def _check(settings: EvaluateSettings) -> None:
         )
     if settings.whole and settings.zoom is not None:
         raise InvalidConfigError("--whole chooses the zoom: leave --zoom out.")
-    if settings.regions in _ANNOTATED and settings.change in SCALES:
+    if settings.regions in ANNOTATED and settings.change in SCALES:
         raise InvalidConfigError("Annotated regions cannot be joined with a change of size.")
     if settings.instances and settings.change in SCALES:
         raise InvalidConfigError("--instances cannot be joined with a change of size.")
@@ -288,7 +288,7 @@ def _regions(
     settings: EvaluateSettings, question: _Question
 ) -> Mapping[str, Sequence[Box]] | RegionMode:
     """What the predictor takes for regions."""
-    if settings.regions in _ANNOTATED:
+    if settings.regions in ANNOTATED:
         return {question.asked: question.boxes}
     return cast(RegionMode, settings.regions)
 
@@ -297,7 +297,7 @@ def _proposals(
     predictor: Predictor, image: NDArray[Any], question: _Question, settings: EvaluateSettings
 ) -> tuple[RegionUsed, ...]:
     """Regions that are taken as masks."""
-    if settings.regions in _ANNOTATED:
+    if settings.regions in ANNOTATED:
         return tuple(RegionUsed(box, None, "given") for box in question.boxes)
     mode = cast(RegionMode, settings.regions)
     return predictor.propose(image, [question.asked], mode, detector=settings.detector)[0]
@@ -374,7 +374,7 @@ def _question(
 ) -> _Question:
     truth = example.masks.get(word)
     boxes: tuple[Box, ...] = ()
-    if settings.regions in _ANNOTATED:
+    if settings.regions in ANNOTATED:
         rows = example.boxes.get(word, np.zeros((0, 4), np.float32))
         boxes = tuple((float(a), float(b), float(c), float(d)) for a, b, c, d in rows)
     return _Question(

@@ -20,12 +20,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from clsclip.errors import DeviceError, InvalidConfigError
+from clsclip.config import Settings
+from clsclip.errors import DeviceError, FileError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
 from clsclip.model.device import fast_dtype
+from clsclip.model.files import read_json, write_atomically
 from clsclip.model.registry import find_model
 from clsclip.training.batches import Batch, Sampler
 from clsclip.training.board import VIEWS, Board, TensorBoard, event_writer, fixed_views
@@ -43,8 +45,16 @@ from clsclip.training.scenes import Scenes
 from clsclip.training.sources import shares, training_sources
 from clsclip.words import word_list
 
+SCHEDULE_FILE: Final = "schedule.json"
+
 FREE: Final = ("tensorboard", "download")
 """Settings that change nothing of what is learnt."""
+
+
+class _KeptSchedule(Settings):
+    """Content of ``schedule.json``."""
+
+    effective_batch: int
 
 
 class FitSettings(HeadSettings, RecipeSettings):
@@ -132,6 +142,8 @@ def fit(
         groups.append({"params": _unfrozen(towers), "lr": rate})
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     clock = run.load_state(modules, optimizer)
+    if group.leads:
+        _keep_schedule(schedule, output, clock)
     run.forget_after(clock.step)
     tell(schedule.describe())
     sample = partial(
@@ -155,7 +167,8 @@ def fit(
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"The memory of {device} ran out with {settings.batch_size} images at a time. Give "
-                "a smaller --batch-size; without --accumulate, a step has as many images then."
+                "a smaller --batch-size and another --output; without --accumulate, a step has as "
+                "many images then."
             ) from error
     if not group.leads:
         return output
@@ -170,6 +183,20 @@ def fit(
         bundle=torch.float32 if settings.encoder_rate else None,
     )  # fmt: skip
     return output
+
+
+def _keep_schedule(schedule: Schedule, output: Path, clock: Clock) -> None:
+    """Note how large the steps of a run are; of one that goes on, see that they stay so."""
+    file = output / SCHEDULE_FILE
+    if clock.step:
+        kept = read_json(file, _KeptSchedule)
+        if kept is not None:
+            schedule.require_same(kept.effective_batch)
+    text = _KeptSchedule(effective_batch=schedule.effective_batch).model_dump_json() + "\n"
+    try:
+        write_atomically(file, text.encode())
+    except OSError as error:
+        raise FileError(f"'{file}' cannot be written ({error}). Free space there.") from error
 
 
 def _sources(settings: FitSettings, group: ProcessGroup) -> dict[str, Source]:

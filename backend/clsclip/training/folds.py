@@ -9,6 +9,7 @@ its words are seen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -152,11 +153,7 @@ def fold_source(
 def _download(dataset: str, root: Path, part: Part) -> None:
     """Fetch the files of a part that are not there."""
     if dataset == "coco-20i":
-        if not any(
-            (root / "annotations" / f"instances_{part}{year}.json").is_file()
-            and (root / f"{part}{year}").is_dir()
-            for year in _COCO_YEARS
-        ):
+        if not any(_coco_of(root, part)):
             download_coco(root, part)
         return
     if voc_home(root) is None:
@@ -165,14 +162,22 @@ def _download(dataset: str, root: Path, part: Part) -> None:
         download_sbd(root)
 
 
+def _coco_of(root: Path, part: Part) -> Iterator[tuple[Path, Path]]:
+    """Annotations and images of a part, of the years of which both are there."""
+    for year in _COCO_YEARS:
+        annotations, images = (
+            root / "annotations" / f"instances_{part}{year}.json", root / f"{part}{year}"
+        )  # fmt: skip
+        if annotations.is_file() and images.is_dir():
+            yield annotations, images
+
+
 def _coco(root: Path, part: Part) -> tuple[Path, Path]:
     """Annotations and images of a part of COCO."""
-    for year in _COCO_YEARS:
-        annotations = root / "annotations" / f"instances_{part}{year}.json"
-        if annotations.is_file():
-            return annotations, root / f"{part}{year}"
+    for found in _coco_of(root, part):
+        return found
     raise FileError(
-        f"'{root}' holds no COCO. Expected {root}/annotations/instances_{part}2017.json and "
-        f"{root}/{part}2017/*.jpg (or 2014): 'Train images', 'Val images' and 'Train/Val "
+        f"'{root}' holds no complete COCO. Expected {root}/annotations/"
+        f"instances_{part}2017.json and {root}/{part}2017/*.jpg (or 2014): 'Train images', 'Val images' and 'Train/Val "
         "annotations' of https://cocodataset.org. With a network, --download fetches them."
     )

@@ -137,6 +137,24 @@ class Schedule:
         steps = math.ceil(settings.epochs * self.images / views)
         return settings.model_copy(update={"steps": steps})
 
+    def require_same(self, effective_batch: int) -> None:
+        """Refuse to go on with a run by epochs whose steps were of another size.
+
+        Raises
+        ------
+        InvalidConfigError
+            Its steps so far would count as more, or fewer, epochs than they were.
+        """
+        settings = self.settings
+        if settings.steps or settings.minutes or effective_batch == self.effective_batch:
+            return
+        raise InvalidConfigError(
+            f"The run takes {effective_batch} images per step, and would take "
+            f"{self.effective_batch} with {self.processes} processes, --batch-size "
+            f"{settings.batch_size} and --accumulate {self.accumulate}. Go on with as many "
+            "processes as before, or train by --steps."
+        )
+
     def plan(self, number: int, clock: Clock) -> tuple[int, int]:
         """Images of a batch and their side.
 
