@@ -31,7 +31,7 @@ from clsclip.wire import (
 
 COMMAND = [sys.executable, "-m", "clsclip.cli.backend"]
 START_SECONDS = 120
-STOP_SECONDS = 6
+STOP_SECONDS = 20.0
 
 
 # ---- options from settings ----

@@ -179,6 +179,6 @@ def _coco(root: Path, part: Part) -> tuple[Path, Path]:
     raise FileError(
         f"'{root}' holds no complete COCO. Expected {root}/annotations/"
         f"instances_{part}2017.json and {root}/{part}2017/*.jpg (or 2014): 'Train images', 'Val "
-        "images' and 'Train/Val annotations' of https://cocodataset.org. With a network, --download "
-        "fetches them."
+        "images' and 'Train/Val annotations' of https://cocodataset.org. With a network, "
+        "--download fetches them."
     )
