@@ -415,7 +415,7 @@ def test_a_plane_of_400_megapixels_is_cancelled_after_its_first_block(
 @pytest.mark.slow
 def test_window_stays_responsive_while_blocks_come_in(dock: Dock, qtbot: QtBot) -> None:
     """As for a stack of planes."""
-    viewer, tab, _ = opened(dock, seconds=0.05, show=True)
+    viewer, tab, _ = opened(dock, seconds=0.15, show=True)
     tab.zoom.setValue(0.5)
     start(tab, qtbot, 1)
     qtbot.waitUntil(lambda: "nucleus" in viewer.layers, timeout=MILLISECONDS)

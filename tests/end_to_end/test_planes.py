@@ -90,7 +90,7 @@ def wait_for_planes(tab: SegmentTab, qtbot: QtBot, count: int) -> None:
 def test_cancel_after_a_few_of_50_planes_keeps_them_and_goes_on(
     dock: Dock, qtbot: QtBot, connection: BackendConnection
 ) -> None:
-    stack = LazyStack(blobs(5, 10, 32, 40))
+    stack = LazyStack(blobs(5, 10, 32, 40), seconds=0.05)
     viewer, widget = dock()
     tab = widget.segment_tab
     viewer.add_image(stack.array, name="movie", contrast_limits=(0, 255), cache=False)
@@ -207,7 +207,7 @@ def test_killed_backend_keeps_what_is_done_and_segment_goes_on(
 ) -> None:
     viewer, widget = dock()
     tab = widget.segment_tab
-    stack = LazyStack(blobs(8, 96, 96))
+    stack = LazyStack(blobs(8, 96, 96), seconds=0.25)
     viewer.add_image(stack.array, contrast_limits=(0, 255), cache=False)
     tab.zoom.setValue(2.0)
     start(tab)
@@ -232,7 +232,8 @@ def test_killed_backend_keeps_what_is_done_and_segment_goes_on(
 def test_threshold_moves_during_a_run_and_reaches_all_planes(dock: Dock, qtbot: QtBot) -> None:
     viewer, widget = dock()
     tab = widget.segment_tab
-    viewer.add_image(blobs(12, 64, 64), contrast_limits=(0, 255))
+    stack = LazyStack(blobs(12, 64, 64), seconds=0.1)
+    viewer.add_image(stack.array, contrast_limits=(0, 255))
     start(tab)
     wait_for_planes(tab, qtbot, 1)
     tab.threshold.setValue(tab.threshold.value() + 0.03)
@@ -249,7 +250,8 @@ def test_threshold_moves_during_a_run_and_reaches_all_planes(dock: Dock, qtbot: 
 def test_removing_the_result_ends_the_run(dock: Dock, qtbot: QtBot) -> None:
     viewer, widget = dock()
     tab = widget.segment_tab
-    viewer.add_image(blobs(30, 32, 40), contrast_limits=(0, 255))
+    stack = LazyStack(blobs(30, 32, 40), seconds=0.1)
+    viewer.add_image(stack.array, contrast_limits=(0, 255))
     start(tab)
     wait_for_planes(tab, qtbot, 1)
     viewer.layers.remove("nucleus")
