@@ -5,7 +5,8 @@
 A napari process with a result of the plugin paints one stroke after the other with the mouse, each
 with a label of its own, and is killed with SIGKILL. What the next napari would offer is read: no
 file may be corrupt, and every stroke that had ended ``--grace`` seconds before the kill must be
-there, pixel by pixel.
+there, pixel by pixel. By default that is what is promised, while somebody paints on and on: see
+``LONGEST_SECONDS`` of the journal; and a second to write it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from clsclip.errors import ClsClipError
 from clsclip.wire import TOKEN_VARIABLE
 from napari_clsclip._connection import URL_VARIABLE
 from napari_clsclip._unsaved_files import FOLDER_VARIABLE, dead_sessions
+from napari_clsclip._unsaved_journal import LONGEST_SECONDS
 
 NOWHERE = "http://127.0.0.1:1"
 TESTS = Path(__file__).parents[1] / "tests"
@@ -135,7 +137,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--grace", type=float, default=2.0, help="Seconds a stroke may be behind.")
+    parser.add_argument(
+        "--grace", type=float, default=LONGEST_SECONDS + 1, help="Seconds a stroke may be behind."
+    )
     args = parser.parse_args()
     chance = random.Random(args.seed)
     outcomes = []
