@@ -279,7 +279,7 @@ class Review(QObject):
         except Exception as error:
             self._layers = before
             if before is not None and before.labels not in self._viewer.layers:
-                self._layers = self.batch = self.file = self._known = self._then = None
+                self._forget_file()
             if not isinstance(error, ClsClipError):
                 raise
             self.failed.emit(error.message)
@@ -316,10 +316,14 @@ class Review(QObject):
         if self._closing.is_set() or self._layers is None:
             return
         if event.value is self._layers.labels:
-            self._layers = self.batch = self.file = self._known = self._then = None
-            self.asking = False
-            self._touches = self._clean_at = self._left_at = 0
+            self._forget_file()
             self.changed.emit()
+
+    def _forget_file(self) -> None:
+        """Note that the layers of what was open are gone."""
+        self._layers = self.batch = self.file = self._known = self._then = None
+        self.asking = False
+        self._touches = self._clean_at = self._left_at = 0
 
     def _take_accepted(self, batch: Batch, layers: ReviewLayers, touches: int, sent: _Sent) -> None:
         self._sending = False

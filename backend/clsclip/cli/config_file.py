@@ -68,9 +68,9 @@ def read_settings(
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfigError(f"'{file}' is no TOML: {error}.") from error
     found: dict[str, Any] = {}
+    known = [field for field in model.model_fields if field not in without]
     for key, value in content.items():
         name = key.replace("-", "_")
-        known = [field for field in model.model_fields if field not in without]
         if name not in known:
             alike = get_close_matches(name, known, n=1)
             meant = f" Did you mean '{alike[0]}'?" if alike else ""

@@ -34,7 +34,7 @@ from clsclip.training.ablation_tables import (
 from clsclip.training.evaluate import ANNOTATED, EvaluateSettings, evaluate, plain
 from clsclip.training.fit import FREE, FitSettings, fit
 from clsclip.training.folds import fold_source, fold_words
-from clsclip.training.run import RUN_FILE, Run
+from clsclip.training.run import RUN_FILE, require_same_settings
 from clsclip.training.sources import (
     SCENES,
     find_sources,
@@ -150,7 +150,7 @@ def ablate(
             tell(f"{run.name}:")
             head = _head(settings, variant, depth, seed)
             if (run / CONFIG_FILE).exists():
-                Run(run, head, resume=True, free=FREE)  # refuses the results of other settings
+                require_same_settings(run, head, FREE)
             else:
                 fit(head, run, resume=True, tell=tell)
             _measure(run, asked, tell)
@@ -299,7 +299,7 @@ def _result(
         if figures is None or figures.asked != _of_model(asked, file.parent):
             continue
         try:
-            Run(file.parent, _head(settings, variant, depth, seed), resume=True, free=FREE)
+            require_same_settings(file.parent, _head(settings, variant, depth, seed), FREE)
         except CheckpointError:
             continue  # of another budget, say
         found[seed] = figures

@@ -160,7 +160,7 @@ class Run:
                     f"'{path}' holds a run already. Give --resume to go on with it, or another "
                     "--output."
                 )
-            self._same(file, settings)
+            require_same_settings(path, settings, self._free)
         elif (path / CONFIG_FILE).exists():
             raise FileError(f"'{path}' holds a model that no run wrote. Give another --output.")
         try:
@@ -169,21 +169,6 @@ class Run:
             write_atomically(file, text.encode())
         except OSError as error:
             raise FileError(f"The run directory '{path}' cannot be written ({error}).") from error
-
-    def _same(self, file: Path, settings: Settings) -> None:
-        try:
-            stored = type(settings).model_validate_json(file.read_bytes())
-        except (OSError, ValidationError) as error:
-            detail = describe_validation(error) if isinstance(error, ValidationError) else error
-            raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
-        theirs, ours = stored.model_dump(), settings.model_dump()
-        fixed = [key for key in ours if key not in self._free]
-        other = {key: theirs[key] for key in fixed if theirs[key] != ours[key]}
-        if other:
-            raise CheckpointError(
-                f"The run in '{self.path}' was started with other settings: {other}. Give the "
-                "same ones to go on, or another --output."
-            )
 
     def report(self, **values: float | int | str) -> None:
         """Append one line to ``metrics.jsonl``.
@@ -302,6 +287,37 @@ def _step(line: bytes) -> float:
         return float(json.loads(line).get("step", 0)) if line.endswith(b"\n") else math.inf
     except ValueError:
         return math.inf
+
+
+def require_same_settings(path: Path, settings: Settings, free: Collection[str] = ()) -> None:
+    """Refuse a run directory whose run was asked for something else; nothing is written.
+
+    Parameters
+    ----------
+    path : Path
+        Run directory.
+    settings : Settings
+    free : collection of str
+        Settings that may be others.
+
+    Raises
+    ------
+    CheckpointError
+        If they are others, or cannot be read.
+    """
+    file = path / RUN_FILE
+    try:
+        stored = type(settings).model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        detail = describe_validation(error) if isinstance(error, ValidationError) else error
+        raise CheckpointError(f"'{file}' cannot be read: {detail}") from error
+    theirs, ours = stored.model_dump(), settings.model_dump()
+    other = {key: theirs[key] for key in ours if key not in free and theirs[key] != ours[key]}
+    if other:
+        raise CheckpointError(
+            f"The run in '{path}' was started with other settings: {other}. Give the same ones to "
+            "go on, or another --output."
+        )
 
 
 def load_weights(path: Path, modules: Mapping[str, nn.Module]) -> None:
