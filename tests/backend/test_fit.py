@@ -247,3 +247,25 @@ def test_too_much_memory_is_refused_before_the_start(
     assert main(fit) == 1
     assert DeviceError.code == "device"
     assert "2 images at a time" in capsys.readouterr().err
+
+
+def test_going_on_from_a_head_with_a_new_look_at_presence(
+    data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fit(name: str, *options: str) -> int:
+        run = command(tiny_model / "clip", data, "--steps=1", f"--output={tmp_path / name}")
+        return main([*run, *options])
+
+    assert fit("without", "--no-presence") == 0
+    further = (f"--start={tmp_path / 'without'}", "--learning-rate=1e-12")
+    assert fit("with", *further) == 0
+    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("without", "with"))
+    added = new.keys() - old.keys()
+    assert added
+    assert all(name.startswith("presence.") for name in added)
+    for name, weights in old.items():
+        torch.testing.assert_close(new[name], weights, msg=name)
+    assert fit("wider", *further, "--decoder-width=30") == 2
+    assert "another shape" in capsys.readouterr().err
+    assert fit("less", f"--start={tmp_path / 'with'}", "--no-presence") == 2
+    assert "another shape" in capsys.readouterr().err

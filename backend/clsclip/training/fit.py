@@ -68,8 +68,8 @@ class FitSettings(HeadSettings, RecipeSettings):
     start: str = Field(
         "",
         title="Start",
-        description="Model whose head to go on from, trained on the same CLIP with the same shape; "
-        "empty: a new head.",
+        description="Model whose head to go on from, trained on the same CLIP with the same shape "
+        "(--presence may be new); empty: a new head.",
     )
     pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
     encoder_rate: float = Field(
@@ -249,10 +249,14 @@ def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
 
 
 def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
-    """A new head, or the one of a model."""
+    """A new head, or the one of a model; a look at presence which that one lacks is new."""
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
+    if head.presence and model.settings == head.model_copy(update={"presence": False}):
+        watching = ClsClip(towers, head)
+        watching.load_state_dict(model.head_state(), strict=False)
+        return watching
     if model.settings != head:
         raise InvalidConfigError(
             f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
