@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     recipe = json.loads((tmp_path / "b" / "config.json").read_text())["training"]
     assert [head["encoder_rate"] for head in recipe["heads"]] == [0, 0.1]
     assert len(recipe["pretraining"]) == 2
+    shutil.rmtree(tmp_path / "p")  # the recipe of what was bundled is kept with it
+    again = [*fit[:-1], str(tmp_path / "g"), "--start", str(tmp_path / "b")]
+    again[again.index("--clip") + 1] = str(tmp_path / "b" / "clip")
+    assert main(again) == 0
+    arguments = ["bundle", "--model", str(tmp_path / "g"), "--output", str(tmp_path / "h")]
+    assert main([*arguments, "--commit", "0f1e2d3"]) == 0
+    recipe = json.loads((tmp_path / "h" / "config.json").read_text())["training"]
+    assert [head["encoder_rate"] for head in recipe["heads"]] == [0, 0.1, 0]
+    assert len(recipe["pretraining"]) == 2
+    assert recipe["commit"] == "0f1e2d3"
     before, after = (
         load_file(folder / "clip" / "model.safetensors")
         for folder in (tmp_path / "q", tmp_path / "e")

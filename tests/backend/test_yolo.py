@@ -215,5 +215,7 @@ def test_a_bundle_takes_its_detector_along(
     assert not output.exists()
     assert main([*arguments, "--detector", str(untrained)]) == 0
     assert main([*arguments, "--detector", str(untrained)]) == 0  # replaces the folder
+    assert main([*arguments, "--detector", str(output / "detector")]) == 2
+    assert "Copy it elsewhere" in capsys.readouterr().err
     assert YoloDetector(output / "detector", device="cpu").words == ("cat", "dog")
     assert Predictor(str(output), device="cpu").name == str(output)

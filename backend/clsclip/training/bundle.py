@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from clsclip.config import Settings
+from clsclip.errors import InvalidConfigError, UnknownModelError
 from clsclip.model.checkpoint import load_model, load_word_heads, save_model
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
@@ -43,14 +44,17 @@ def bundle(settings: BundleSettings) -> Path:
     """
     folder = find_model(settings.model)
     config = read_config(folder)
-    heads = _heads(config)
-    clip = Path(heads[0].get("clip", config.base.source))
-    recipe: dict[str, Any] = {"pretraining": _pretraining(clip.parent), "heads": heads}
+    recipe = _recipe(config)
     if settings.commit:
         recipe["commit"] = settings.commit
     output = Path(settings.output)
     if settings.detector:
         read_detector_config(Path(settings.detector))
+        if Path(settings.detector).resolve().is_relative_to(output.resolve()):
+            raise InvalidConfigError(
+                f"The detector '{settings.detector}' lies in '{output}', which is replaced. "
+                "Copy it elsewhere first."
+            )
     model = load_model(folder)
     save_model(
         model, output, source="", training=recipe,
@@ -77,9 +81,24 @@ def _pretraining(run: Path) -> list[dict[str, Any]]:
     return recipes
 
 
-def _heads(config: ModelConfig) -> list[dict[str, Any]]:
-    """Recipes of the head and of those that it was trained on from, the first one first."""
-    heads = [config.training]
-    while (start := heads[0].get("start")) and Path(start).is_dir():
-        heads.insert(0, read_config(find_model(start)).training)
-    return heads
+def _recipe(config: ModelConfig) -> dict[str, Any]:
+    """How a model came about: pre-training of its CLIP, and its heads, the first one first.
+
+    A head may have gone on from one that was bundled, whose recipe is then the beginning.
+    """
+    heads, bundled = [config.training], dict[str, Any]()
+    while not bundled and (start := heads[0].get("start")):
+        try:
+            older = read_config(find_model(start)).training
+        except UnknownModelError:  # removed since
+            break
+        if "heads" in older:
+            bundled = older
+        else:
+            heads.insert(0, older)
+    clip = Path(heads[0].get("clip", config.base.source))
+    commit = bundled.get("commit", "")
+    return {
+        "pretraining": _pretraining(clip.parent) or bundled.get("pretraining", []),
+        "heads": [*({"commit": commit, **head} for head in bundled.get("heads", ())), *heads],
+    }
