@@ -26,7 +26,7 @@ from clsclip.regions.yolo import YoloDetector
 from clsclip.segmentation import RegionUsed
 
 KNOWS_DOG = "Regions come from the detector, which knows 'dog'."
-AROUND = " Outside of them the whole image was looked at."
+AROUND = " The whole image was looked at too."
 SHAPE, CENTRE, RADIUS = (100, 160), (60, 100), 30
 
 pytestmark = pytest.mark.usefixtures("no_hub")
@@ -81,7 +81,6 @@ def test_the_detector_that_the_model_brings_is_asked(
     assert expected.owners is not None
     np.testing.assert_array_equal(result.owners, expected.owners)
     middle = (slice(45, 75), slice(85, 115))  # of the disk
-    np.testing.assert_array_equal(mask(result)[middle], mask(expected)[middle])
     assert (mask(result)[middle] > 0).all()
     far = mask(expected) == 0
     assert far.mean() > 0.3
@@ -92,6 +91,8 @@ def test_the_detector_that_the_model_brings_is_asked(
     else:  # what the detector overlooks is not lost
         plain = mask(plus.segment(image, ["dog"]))
         np.testing.assert_array_equal(mask(result)[far], plain[far])
+        both = (plain[middle] / 2 + mask(expected)[middle] / 2).astype(float)
+        np.testing.assert_allclose(mask(result)[middle], both, atol=1)
 
 
 @pytest.mark.parametrize("mode", ["auto", "detector"])

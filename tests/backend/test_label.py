@@ -201,8 +201,8 @@ def test_regions_of_the_detector_and_why_they_were_chosen(
     assert main(plus) == 0
     why = {Path(row["file"]).stem: row["regions"] for row in rows(tmp_path / "plus")}
     assert why == {
-        "dog": "Regions come from the detector, which knows 'dog'. Outside of them the whole "
-        "image was looked at.",
+        "dog": "Regions come from the detector, which knows 'dog'. The whole image was "
+        "looked at too.",
         "empty": "Regions come from the detector, which knows 'dog'. It found none: the whole "
         "image was looked at.",
     }

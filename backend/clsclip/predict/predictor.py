@@ -187,7 +187,8 @@ class Predictor:
             that a region gives it (Eq. 9, with the threshold left open). A word that has none is
             looked for in the whole image, also where a detector knows it and found nothing: by
             Eq. 9 its mask would be empty, and what the detector misses would be lost (ours).
-            For the same reason ``auto`` looks at the whole image outside of a detector's regions.
+            For the same reason ``auto`` looks at the whole image too where a detector proposes the
+            regions, and takes the mean of both looks inside them.
             Tiles are the windows in which the whole image is looked at.
         detector : str
             Path of a detector, see :class:`clsclip.config.DetectorSettings`.
@@ -428,11 +429,14 @@ def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
 def _joined(
     inside: Seen, anywhere: tuple[NDArray[np.uint8], float] | None
 ) -> tuple[NDArray[np.uint8], float]:
-    """What is seen in regions, and outside of them in the whole image, where it was looked at."""
+    """What is seen in regions; where the whole image was looked at too, the mean of both looks.
+
+    Outside of the regions, the look at the whole image counts alone.
+    """
     probability = inside.probability
     if anywhere is not None:
         whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
-        probability = probability + (1 - inside.trust) * whole
+        probability = probability / 2 + (1 - inside.trust / 2) * whole
     return quantise(probability), inside.zoom
 
 

@@ -46,7 +46,8 @@ class Proposals:
         Regions are the windows in which the whole image is looked at, at a zoom that the look
         chooses; ``regions`` is empty.
     around : bool
-        The whole image is to be looked at too, for what lies outside of the regions.
+        The whole image is to be looked at too: alone for what lies outside of the regions, and
+        inside them beside the zoomed look.
     """
 
     regions: tuple[Region, ...]
@@ -181,7 +182,7 @@ class Generators:
         regions = tuple(choice.generator.propose(rgb, word))
         around = mode == "auto" and any(region.origin in _JUDGED for region in regions)
         if around:
-            reason = f"{choice.reason} Outside of them the whole image was looked at."
+            reason = f"{choice.reason} The whole image was looked at too."
             return Proposals(regions, reason, around=True)
         if regions:
             return Proposals(regions, choice.reason)
