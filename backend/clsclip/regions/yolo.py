@@ -20,6 +20,7 @@ from clsclip.model.checkpoint import read_tensors
 from clsclip.model.device import choose_device
 from clsclip.model.files import write_atomically
 from clsclip.predict.transforms import resize, to_tensor
+from clsclip.regions.closer import propose_closer
 from clsclip.regions.detector_config import (
     DETECTOR_FILE,
     Architecture,
@@ -92,9 +93,12 @@ class YoloDetector:
         return word in self._vocabulary
 
     def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
-        """Regions of a word, as :class:`clsclip.regions.region.RegionGenerator` says."""
+        """Regions of a word, as :class:`clsclip.regions.region.RegionGenerator` says.
+
+        Small objects of a large image are looked for closer, see :mod:`clsclip.regions.closer`.
+        """
         index = self._vocabulary.index(word)
-        return self._detect(rgb, self._confidence, DEFAULT_IOU, MOST_REGIONS, None, index)
+        return self._detect(rgb, self._confidence, DEFAULT_IOU, MOST_REGIONS, index)
 
     def detect(
         self,
@@ -118,28 +122,35 @@ class YoloDetector:
         limit : int
             Most regions, those with the highest scores.
         size : int, optional
-            Length in network pixels to which the longer side is brought; None: the size that the
-            detector was trained for.
+            Length in network pixels to which the longer side is brought, once. None: the size that
+            the detector was trained for, and closer where objects are small there.
 
         Returns
         -------
         list of Region
             Highest score first; boxes lie inside the image.
         """
-        return self._detect(rgb, confidence, iou, limit, size, None)
+        if size is None:
+            return self._detect(rgb, confidence, iou, limit, None)
+        return self._look(rgb, confidence, iou, limit, size, None)
 
     def _detect(
-        self,
-        rgb: NDArray[np.float32],
-        confidence: float,
-        iou: float,
-        limit: int,
-        size: int | None,
-        only: int | None,
+        self, rgb: NDArray[np.float32], confidence: float, iou: float, limit: int, only: int | None
     ) -> list[Region]:
-        """Objects of all class words, or of the one at place ``only``."""
+        """Objects of all class words, or of the one at place ``only``, also small ones."""
+        size = self.config.image_size
+        return propose_closer(
+            rgb, lambda part: self._look(part, confidence, iou, limit, size, only), size,
+            iou=iou, limit=limit,
+        )  # fmt: skip
+
+    def _look(
+        self, rgb: NDArray[np.float32], confidence: float, iou: float, limit: int, size: int,
+        only: int | None,
+    ) -> list[Region]:  # fmt: skip
+        """What one look at an image shows."""
         rows, columns = rgb.shape[:2]
-        pixels, scale = _letterbox(rgb, size or self.config.image_size)
+        pixels, scale = _letterbox(rgb, size)
         with self._lock, torch.inference_mode():
             raw = self._network(pixels.to(self._device))[0]  # (1, 4 + words, anchors)
             found = best_boxes(raw, len(self.words), confidence, iou, limit, only=only)

@@ -183,6 +183,11 @@ class ExportedNetwork:
         self._size = (rows, columns)
         self._backend = backend
 
+    @property
+    def side(self) -> int:
+        """The shorter side of its input in pixels."""
+        return int(min(self._size))
+
     def __call__(
         self,
         rgb: NDArray[np.uint8],
