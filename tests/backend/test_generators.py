@@ -20,6 +20,7 @@ from clsclip.errors import (
 )
 from clsclip.predict.transforms import to_rgb
 from clsclip.regions.drawn import boxes_within
+from clsclip.regions.generators import SURE, Proposals
 from clsclip.regions.region import Region
 from clsclip.regions.tiles import Tiles
 from clsclip.regions.yolo import YoloDetector
@@ -78,8 +79,12 @@ def test_the_detector_that_the_model_brings_is_asked(
     )
     assert regions
     expected = plus.segment(image, ["dog"], regions={"dog": [r.box for r in regions]})
-    assert expected.owners is not None
-    np.testing.assert_array_equal(result.owners, expected.owners)
+    sure = [r.box for r in regions if mode == "detector" or r.score >= SURE]
+    assert len(sure) > 0
+    owners = plus.segment(image, ["dog"], regions={"dog": sure}).owners
+    assert owners is not None
+    assert owners.any()
+    np.testing.assert_array_equal(result.owners, owners)
     middle = (slice(45, 75), slice(85, 115))  # of the disk
     assert (mask(result)[middle] > 0).all()
     far = mask(expected) == 0
@@ -104,6 +109,13 @@ def test_where_the_detector_finds_nothing_the_whole_image_is_looked_at(
     assert result.proposals == ((),)
     np.testing.assert_array_equal(mask(result), mask(plus.segment(grey, ["dog"])))
     assert mask(result).any()
+
+
+def test_boxes_that_a_detector_is_not_sure_of_part_nothing_where_a_watershed_can() -> None:
+    regions = tuple(Region("dog", score, (0, 0, 9, 9)) for score in (0.9, SURE, 0.3))
+    assert Proposals(regions, "").owning == 3
+    assert Proposals(regions, "", around=True).owning == 2
+    assert Proposals((), "").owning == 0
 
 
 def test_words_take_different_ways_in_one_image(plus: Predictor, image: np.ndarray) -> None:

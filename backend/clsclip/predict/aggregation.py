@@ -60,6 +60,7 @@ def look_inside(
     look: Callable[[Tensor], Iterable[Tensor]],
     size: int,
     steps: Steps,
+    owning: int | None = None,
 ) -> Seen:
     """Look for a word in regions, and take the highest probability that one gives (Eq. 9).
 
@@ -79,6 +80,8 @@ def look_inside(
     size : int
         Side of the network's input in pixels.
     steps : Steps
+    owning : int, optional
+        How many of the boxes, the best ones, may own pixels. None: all.
 
     Returns
     -------
@@ -98,7 +101,8 @@ def look_inside(
         for f, seen in zip(batch, found, strict=True):
             near = resize(seen[None, None], (frames[f].height, frames[f].width))[0, 0]
             for index in held[firsts[f] : firsts[f + 1]]:
-                joined.add(int(index), boxes[index], frames[f], near)
+                owns = owning is None or int(index) < owning
+                joined.add(int(index), boxes[index], frames[f], near, owns=owns)
         steps.done()
     zooms = [size / max(frames[place].height, frames[place].width) for place in places]
     return Seen(joined.probability, joined.trust, joined.owners, float(np.median(zooms)))
@@ -133,7 +137,7 @@ class _Joined:
         self._distance = torch.full(shape, torch.inf, device=device)
         self._areas: dict[int, int] = {}
 
-    def add(self, index: int, box: Box, frame: Frame, near: Tensor) -> None:
+    def add(self, index: int, box: Box, frame: Frame, near: Tensor, *, owns: bool) -> None:
         """Join what a frame shows of a region: probabilities (frame.height, frame.width)."""
         rows, columns, believed, away = trusted(box, self._shape)
         trust, distance = (torch.from_numpy(a).to(near.device) for a in (believed, away))
@@ -142,6 +146,8 @@ class _Joined:
         view = (rows, columns)
         torch.maximum(self.probability[view], seen, out=self.probability[view])
         torch.maximum(self.trust[view], trust, out=self.trust[view])
+        if not owns:
+            return
         mask = seen >= DEFAULT_THRESHOLD
         area = int(mask.sum())
         owners = self.owners[view]

@@ -252,6 +252,7 @@ class Predictor:
                     look=(asked.pick([k]) + anything).probabilities,
                     size=self._reads.size,
                     steps=steps,
+                    owning=proposals[k].owning if proposals else None,
                 )
                 for k, word in enumerate(checked)
                 if (boxes := proposed.get(word))

@@ -32,6 +32,10 @@ _OPEN_DETECTORS: Final = 2
 """Detectors kept in memory beside each other; the least recently used one makes room."""
 
 
+SURE: Final = 0.5
+"""Score from which a detector's box parts objects where a watershed could do it (ours)."""
+
+
 @dataclass(frozen=True)
 class Proposals:
     """Where to look for a word in an image.
@@ -67,6 +71,15 @@ class Proposals:
             RegionUsed(r.box, r.score if r.origin in _JUDGED else None, r.origin)
             for r in self.regions
         )
+
+    @property
+    def owning(self) -> int:
+        """How many of the regions, the first ones, part objects from each other.
+
+        All, unless the whole image is looked at too: then a watershed can part them, and does so
+        better than boxes of which the detector is not sure.
+        """
+        return sum(not self.around or r.score >= SURE for r in self.regions)
 
     @property
     def drawn(self) -> bool:
