@@ -19,7 +19,7 @@ from clsclip.errors import (
     InvalidWordError,
     UnknownModelError,
 )
-from clsclip.model.device import choose_device, describe_device, fast_dtype
+from clsclip.model.device import choose_device, describe_device, device_faults, fast_dtype
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.zoom import object_diameter, refined_zoom, whole_image_zoom
 
@@ -121,6 +121,14 @@ def test_devices_are_described() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert fast_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
     assert describe_device("cpu").startswith("CPU (")
+
+
+def test_a_device_without_memory_is_named_with_the_way_out() -> None:
+    with (
+        pytest.raises(DeviceError, match=r"The device cuda:1 ran out of memory\. .*smaller zoom"),
+        device_faults(torch.device("cuda", 1)),
+    ):
+        raise torch.OutOfMemoryError
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

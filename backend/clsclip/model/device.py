@@ -1,8 +1,10 @@
-"""Where the computation runs and in which floating-point format."""
+"""Where the computation runs, in which floating-point format, and what goes wrong there."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -77,3 +79,22 @@ def describe_device(name: str = "auto") -> str:
     if device.type == "mps":
         return f"Apple GPU ({dtype})"
     return f"CPU ({torch.get_num_threads()} threads, {dtype})"
+
+
+@contextmanager
+def device_faults(device: torch.device) -> Iterator[None]:
+    """Turn what goes wrong on a device while something is segmented into an error for people.
+
+    Raises
+    ------
+    DeviceError
+        If its memory runs out; what PyTorch keeps of it is given back before.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise DeviceError(
+            f"The device {device} ran out of memory. Segment a smaller region, choose a smaller "
+            "zoom, or use --device cpu."
+        ) from error
