@@ -22,7 +22,8 @@ from clsclip.batch.files import feature_rows
 from clsclip.batch.unfinished import Journal
 from clsclip.blocks import Block, blocks
 from clsclip.errors import InvalidImageError
-from clsclip.instances import InstanceOptions, instance_features, segmented_instances
+from clsclip.instance_features import instance_features
+from clsclip.instances import InstanceOptions, segmented_instances
 from clsclip.segmentation import Segmentation
 
 FEATURES_FILE: Final = "features.csv"
