@@ -238,7 +238,7 @@ def test_threshold_moves_during_a_run_and_reaches_all_planes(dock: Dock, qtbot: 
     wait_for_planes(tab, qtbot, 1)
     tab.threshold.setValue(tab.threshold.value() + 0.03)
     finish(tab, qtbot)
-    qtbot.waitUntil(lambda: not tab._hidden_planes_timer.isActive(), timeout=5_000)
+    qtbot.waitUntil(lambda: tab.selected.settled, timeout=5_000)
     layer = viewer.layers["nucleus"]
     result = tab.results._results[layer]
     assert len(result.patches) == 12
