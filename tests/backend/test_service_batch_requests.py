@@ -13,6 +13,7 @@ import pytest
 from batch_service import code, post
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.reviews import Reviews
+from clsclip.config import FolderSettings
 from clsclip.service.batch_request import new_folder
 from clsclip.wire import ErrorAnswer
 from clsclip.wire_batch import BatchPreview
@@ -21,6 +22,13 @@ from waiting import eventually
 pytestmark = pytest.mark.usefixtures("batches")
 
 INVALID = (422, "invalid_request")
+OVERWRITE = FolderSettings.model_fields["overwrite"].title
+OVERWRITE_OR_ANOTHER = (
+    "is there already. Choose another output folder, or "
+    f"'{OVERWRITE}' (--overwrite on the command line) to replace it"
+)
+"""What can be done, for people in napari and at a command line."""
+
 REFUSED: list[tuple[dict[str, Any], tuple[int, str], str]] = [
     ({"inputs": []}, INVALID, "inputs"),
     ({"inputs": ["nowhere"]}, INVALID, "nowhere' does not exist"),
@@ -35,7 +43,7 @@ REFUSED: list[tuple[dict[str, Any], tuple[int, str], str]] = [
     ({"output": "images/../images"}, INVALID, "is an input"),
     ({"output": "images/a.png"}, INVALID, "no folder"),
     ({"output": "images/a.png/x"}, INVALID, "cannot be written"),
-    ({"output": "taken"}, INVALID, "is there already"),
+    ({"output": "taken"}, INVALID, OVERWRITE_OR_ANOTHER),
     ({"output": "x" * 300}, INVALID, "too long"),
     ({"output": "a\nb"}, INVALID, "no path"),
     ({"words": []}, INVALID, "words"),
@@ -139,7 +147,7 @@ def test_preview_of_many_files(
     assert found.pixels == round(2 * 20 * 24 * 6 / 3)
     assert found.seconds is not None
     taken, bad = found.notes
-    assert "is there already" in taken
+    assert OVERWRITE_OR_ANOTHER in taken
     assert "e.png" in bad
     assert "of the 3 files that were looked at" in bad
 

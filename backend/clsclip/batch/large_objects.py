@@ -154,8 +154,8 @@ class ObjectNumbering:
             raise InvalidImageError(
                 f"An object of '{features['class'][cut[0]]}' at row {row}, column {column} "
                 f"reaches more than {WIDEST_HALO} pixels beyond its block; objects of this "
-                "size cannot be told apart in an image that is labelled block by block. Leave "
-                "--instances out, or label a smaller --level of the image."
+                "size cannot be told apart in an image that is labelled block by block. Label it "
+                "without 'Single objects', or on the command line at a coarser --level."
             )
         return self._draw(seen, found, features, own, drawn, planes)
 

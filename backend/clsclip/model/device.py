@@ -96,5 +96,5 @@ def device_faults(device: torch.device) -> Iterator[None]:
         torch.cuda.empty_cache()
         raise DeviceError(
             f"The device {device} ran out of memory. Segment a smaller region, choose a smaller "
-            "zoom, or use --device cpu."
+            "zoom, or start the backend or the command with --device cpu."
         ) from error
