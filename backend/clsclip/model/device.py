@@ -50,6 +50,26 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def worker_device(name: str, worker: int, gpus: int) -> str:
+    """Device of one of several processes that compute beside each other.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`choose_device` takes it. One that is named is the device of all of them.
+    worker : int
+        Number of the process, from 0.
+    gpus : int
+        CUDA GPUs that PyTorch sees.
+
+    Returns
+    -------
+    str
+        With ``auto`` and several GPUs, these in turn: ``cuda:0``, ``cuda:1``, ...
+    """
+    return f"cuda:{worker % gpus}" if name == "auto" and gpus > 1 else name
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Floating-point format with the fastest matrix products on a device.
 
