@@ -22,11 +22,21 @@ STUB = [sys.executable, str(Path(__file__).with_name("stub_label.py"))]
 """Command that labels without a model."""
 
 
-def post(http: httpx.Client, images: Path, **changes: Any) -> httpx.Response:
-    """Ask for a batch of a folder of images."""
+def asked(images: Path, **changes: Any) -> dict[str, Any]:
+    """A batch of a folder of images."""
     output = str(images.parent / "cell labels")
-    asked = {"inputs": [str(images)], "words": ["cell", "rim"], "output": output, **changes}
-    return http.post("/v1/batches", json=asked)
+    return {"inputs": [str(images)], "words": ["cell", "rim"], "output": output, **changes}
+
+
+def post(http: httpx.Client, images: Path, **changes: Any) -> httpx.Response:
+    """Ask for such a batch."""
+    return http.post("/v1/batches", json=asked(images, **changes))
+
+
+def preview(http: httpx.Client, images: Path, **changes: Any) -> httpx.Response:
+    """Ask what such a batch would do."""
+    output = str(images.parent / "labels")
+    return http.post("/v1/batches/preview", json=asked(images, output=output, **changes))
 
 
 def started(answer: httpx.Response) -> Batch:

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from batch_service import code, post
+from batch_service import code, post, preview
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.reviews import Reviews
 from clsclip.config import FolderSettings
@@ -103,12 +102,6 @@ def test_names(tmp_path: Path) -> None:
         ("..x..", "x-2026-11-25"), ("y" * 200, "y" * 40 + "-2026-11-25"),
     ):  # fmt: skip
         assert new_folder(tmp_path, Path("/data") / output, day).name == name
-
-
-def preview(http: httpx.Client, images: Path, **changes: Any) -> httpx.Response:
-    asked = {"inputs": [str(images)], "words": ["cell"],
-             "output": str(images.parent / "labels"), **changes}  # fmt: skip
-    return http.post("/v1/batches/preview", json=asked)
 
 
 def test_preview(serve: Any, gated: Any, six_images: Path) -> None:

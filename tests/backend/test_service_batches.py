@@ -186,9 +186,9 @@ def test_the_real_command(
     (six_images / "c bad.png").write_bytes(b"no picture")
     output = six_images.parent / "cell labels"
     http = serve(gated).http
-    asked = {"model": str(tiny_model), "formats": ["tiff", "png", "coco"], "zoom": 1.0,
-             "threshold": 0.4, "pattern": "*.png", "recursive": True}  # fmt: skip
-    name = started(post(http, six_images, **asked)).name
+    settings = {"model": str(tiny_model), "formats": ["tiff", "png", "coco"], "zoom": 1.0,
+                "threshold": 0.4, "pattern": "*.png", "recursive": True}  # fmt: skip
+    name = started(post(http, six_images, **settings)).name
     eventually(lambda: told(http, name).state == "done", 2 * PATIENCE)
     assert counts(told(http, name)) == (6, 5, 1, 0)
     (bad,) = files(http, name, status="failed").files
