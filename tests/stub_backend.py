@@ -18,9 +18,9 @@ from clsclip.segmentation import Segmentation
 from clsclip.wire import (
     HealthReport,
     SegmentRequest,
-    encode_segmentation,
     error_json,
 )
+from clsclip.wire_segmentation import encode_segmentation
 from napari_clsclip._client import Client
 
 PATIENCE = 10.0

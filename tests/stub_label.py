@@ -27,7 +27,8 @@ from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.outputs import begin, finish, labelling
 from clsclip.errors import CancelledError
 from clsclip.image_files import read_image
-from clsclip.instances import find_instances, instance_features
+from clsclip.instance_features import instance_features
+from clsclip.instances import find_instances
 
 
 def main() -> int:

@@ -193,8 +193,8 @@ class RunSettings(Settings):
     workers: int = Field(
         1,
         title="Workers",
-        description="Processes that label at the same time; each loads the model, and they share "
-        "the cores.",
+        description="Processes that label at the same time; each loads the model. They share the "
+        "cores, and take several GPUs in turn.",
         ge=1,
     )
     scheduler: str = Field(

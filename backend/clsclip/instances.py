@@ -17,7 +17,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, spatial
-from skimage.measure import regionprops_table
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
@@ -27,7 +26,8 @@ from clsclip.config import (
     DEFAULT_THRESHOLD,
     InstanceSettings,
 )
-from clsclip.errors import InvalidConfigError, InvalidImageError
+from clsclip.errors import InvalidConfigError
+from clsclip.instance_features import checked_probability, instance_features
 from clsclip.segmentation import Segmentation, lowest_foreground
 
 Labels = NDArray[np.uint16] | NDArray[np.int32]
@@ -42,22 +42,6 @@ HOLE_PART: Final = 0.03
 """Part of the largest disc in its piece that a hole may take to be filled before the parting.
 
 The gap between three discs that touch takes 0.05."""
-
-_COLUMNS: Final = {
-    "label": "label",
-    "area": "area",
-    "centroid_row": "centroid-0",
-    "centroid_column": "centroid-1",
-    "top": "bbox-0",
-    "left": "bbox-1",
-    "bottom": "bbox-2",
-    "right": "bbox-3",
-    "mean_probability": "intensity_mean",
-    "equivalent_diameter": "equivalent_diameter_area",
-    "eccentricity": "eccentricity",
-    "solidity": "solidity",
-}
-"""Columns of the table, and what scikit-image calls them."""
 
 _CROSS: Final = ndimage.generate_binary_structure(2, 1)
 
@@ -148,7 +132,7 @@ def find_instances(
         If the threshold is out of range.
     """
     lowest = lowest_foreground(threshold)
-    plane = _as_float(probability)
+    plane = checked_probability(probability)
     exact = probability.dtype == np.uint8
     foreground = probability >= (lowest if exact else threshold)
     return _instances(plane, foreground, threshold, options)
@@ -173,7 +157,8 @@ def segmented_instances(
     labels : ndarray of uint16, or int32 for more than 65535 objects, shape (H, W)
         0 is background; ids are consecutive, those of the first word first.
     features : dict of str to ndarray, shape (n,)
-        See :func:`instance_features`, with the word of each object as the column ``class``.
+        See :func:`clsclip.instance_features.instance_features`, with the word of each object as
+        the column ``class``.
 
     Raises
     ------
@@ -187,7 +172,7 @@ def segmented_instances(
     for class_id, (word, plane) in enumerate(
         zip(result.words, result.probabilities, strict=True), start=1
     ):
-        values = _as_float(plane)
+        values = checked_probability(plane)
         owners = None if result.owners is None else result.owners[class_id - 1]
         found = _instances(values, classes == class_id, threshold, options, owners)
         inside = found > 0
@@ -200,69 +185,6 @@ def segmented_instances(
         if name == "label":
             named["class"] = np.array(words, dtype=np.str_)
     return _compact(labels), named
-
-
-def instance_features(
-    labels: NDArray[np.integer[Any]], probability: NDArray[Any]
-) -> dict[str, NDArray[Any]]:
-    """Measures of every object.
-
-    Parameters
-    ----------
-    labels : ndarray of int, shape (H, W)
-        Ids of objects, at least 0; 0 is background.
-    probability : ndarray of uint8 or float, shape (H, W)
-        As :func:`find_instances` takes it.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (n,)
-        ``label``; ``area`` in pixels; ``centroid_row``, ``centroid_column``; the box ``top``,
-        ``left``, ``bottom``, ``right`` in pixels, the last two exclusive; ``mean_probability`` in
-        [0, 1]; ``equivalent_diameter`` in pixels, of the disc of that area; ``eccentricity`` in
-        [0, 1), 0 for a disc; ``solidity`` in (0, 1], the part of its convex hull that it fills.
-
-    Raises
-    ------
-    InvalidImageError
-        If a shape, dtype or value is another.
-    """
-    plane = _as_float(probability)
-    if labels.shape != plane.shape or labels.dtype.kind not in "ui":
-        raise InvalidImageError(
-            f"The labels are {labels.dtype} of shape {labels.shape}; expected integers of the "
-            f"shape {plane.shape} of the probabilities."
-        )
-    # regionprops reads no unsigned 64-bit integers
-    signed = labels.astype(np.int64) if labels.dtype.itemsize > 2 else labels
-    table = regionprops_table(  # type: ignore[no-untyped-call]
-        signed,
-        intensity_image=plane,
-        properties=tuple(dict.fromkeys(name.partition("-")[0] for name in _COLUMNS.values())),
-    )
-    return {column: table[name] for column, name in _COLUMNS.items()}
-
-
-def _as_float(probability: NDArray[Any]) -> NDArray[np.float32]:
-    """Probabilities from 0 to 1 of a plane, after a check of its shape, dtype and values."""
-    if probability.ndim != 2:
-        raise InvalidImageError(
-            f"The probabilities have the shape {probability.shape}; expected one plane (H, W)."
-        )
-    if probability.dtype == np.uint8:
-        scaled: NDArray[np.float32] = np.divide(probability, 255, dtype=np.float32)
-        return scaled
-    if probability.dtype.kind != "f":
-        raise InvalidImageError(
-            f"The probabilities are {probability.dtype}; expected uint8 (0 to 255) or floats (0 to "
-            "1). A mask of booleans can be given as 'mask.astype(float)'."
-        )
-    if probability.size and not (probability.min() >= 0 and probability.max() <= 1):
-        raise InvalidImageError(
-            f"The probabilities go from {probability.min()} to {probability.max()}; floats must be "
-            "from 0 to 1, without NaN."
-        )
-    return probability.astype(np.float32)
 
 
 def _instances(

@@ -29,7 +29,6 @@ from clsclip.wire import (
     ModelWindow,
     Progress,
     SegmentRequest,
-    decode_segmentation,
     encode_segment_request,
 )
 from clsclip.wire_annotations import (
@@ -40,6 +39,7 @@ from clsclip.wire_annotations import (
     encode_correction,
 )
 from clsclip.wire_ranking import Embeddings, ImageGain
+from clsclip.wire_segmentation import decode_segmentation
 from clsclip.wire_training import Activation, Training, TrainingList, TrainingRequest, VersionList
 from napari_clsclip._backend_calls import BackendCalls, answer_within
 from napari_clsclip._batch_routes import BatchRoutes

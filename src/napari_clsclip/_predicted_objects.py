@@ -37,7 +37,7 @@ COLUMNS: Final = {
     "eccentricity": "eccentricity",
     "solidity": "solidity",
 }
-"""Columns of a layer's table, and those of :func:`clsclip.instances.instance_features`."""
+"""Columns of a layer's table, and those of :func:`clsclip.instance_features.instance_features`."""
 
 _HIGHEST_ID: Final = int(np.iinfo(np.int32).max)
 
@@ -233,7 +233,7 @@ class PredictedObjects:
 
     def _measure(self, ids: NDArray[Any]) -> Table:
         """Rows of those of some ids that are written."""
-        from clsclip.instances import instance_features
+        from clsclip.instance_features import instance_features
 
         inside = np.isin(self.written, ids)
         present, compact = np.unique(self.written[inside], return_inverse=True)

@@ -12,10 +12,10 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from clsclip.config import InstanceSettings
-from clsclip.segmentation import Segmentation
 from napari_clsclip._layers import Plane
 from napari_clsclip._placement import Placement
-from napari_clsclip._predicted_objects import Table
+from napari_clsclip._predicted_objects import PredictedObjects, Table
+from napari_clsclip._predicted_plane import PredictedPlane
 
 METADATA_KEY: Final = "clsclip"
 """Key of ``layer.metadata`` under which a result says how it was made."""
@@ -71,13 +71,11 @@ def new_layer(
 
 
 def metadata(
-    plane: Plane,
-    segmentation: Segmentation,
-    threshold: float,
-    objects: InstanceSettings | None,
+    plane: Plane, predicted: PredictedPlane | PredictedObjects, threshold: float
 ) -> dict[str, Any]:
     """How a layer was made, in plain types, so that it can be written as JSON."""
-    found = segmentation
+    found = predicted.segmentation
+    objects = predicted.settings if isinstance(predicted, PredictedObjects) else None
     return {
         **about_labels(found.words, found.model, threshold, plane.image, objects),
         "model_version": found.model_version,

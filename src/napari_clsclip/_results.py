@@ -6,7 +6,7 @@ import importlib
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from napari.components import ViewerModel
@@ -115,7 +115,7 @@ class ResultLayers:
             written.write_first(plane.index.view(labels))
             table = None if result.objects is None else result.objects.table()
             layer = new_layer(labels, plane.placement, words, table)
-            layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
+            layer.metadata[METADATA_KEY] = metadata(plane, predicted, threshold)
             self._results[layer] = result
             self._viewer.add_layer(layer)
         self._latest = weakref.ref(layer)
@@ -340,7 +340,7 @@ class ResultLayers:
         written.write_first(plane.index.view(layer.data))
         if result.objects is not None:
             layer.features = result.objects.table()
-        layer.metadata[METADATA_KEY] = _about(plane, predicted, threshold)
+        layer.metadata[METADATA_KEY] = metadata(plane, predicted, threshold)
         self.tell_written(layer, plane.index)
 
     def _displayed_position(self, layer: Labels) -> tuple[int, ...] | None:
@@ -385,11 +385,6 @@ class ResultLayers:
         """Whether a plane can be put into a layer without loss."""
         result, index = self._results[layer], plane.index
         return result.takes(index) and not result.holds_user_pixels(layer.data, index)
-
-
-def _about(plane: Plane, predicted: Prediction, threshold: float) -> dict[str, Any]:
-    settings = predicted.settings if isinstance(predicted, PredictedObjects) else None
-    return metadata(plane, predicted.segmentation, threshold, settings)
 
 
 def _import_ahead() -> None:

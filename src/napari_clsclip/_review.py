@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels
 from numpy.typing import NDArray
@@ -19,9 +18,10 @@ from napari_clsclip._backend_job import BackendJob
 from napari_clsclip._batch_files import View
 from napari_clsclip._client import Client
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._review_files import Reviewed, changed_planes, read_reviewed
+from napari_clsclip._review_files import Reviewed, differ, read_reviewed
 from napari_clsclip._review_layers import ReviewLayers, open_layers
 from napari_clsclip._review_search import least_certain, neighbour
+from napari_clsclip._review_sending import Sent, send, withdraw
 from napari_clsclip._review_teaching import Teaching
 from napari_clsclip._thread_job import Errand, ThreadJob
 
@@ -31,14 +31,6 @@ _ALL_SEEN: Final = (
     "Every file that is not accepted was opened. The next press begins with the least certain "
     "one again."
 )
-
-
-class _Sent(NamedTuple):
-    """What was accepted."""
-
-    file: BatchFile
-    labels: NDArray[Any] | None
-    planes: list[tuple[int, ...]]
 
 
 class Review(QObject):
@@ -171,7 +163,7 @@ class Review(QObject):
             return
         known = self._known if self._touched else None
         self._sending, self.asking = True, False
-        work = partial(_send, batch.name, file, known, layers.labels)
+        work = partial(send, batch.name, file, known, layers.labels)
         take = partial(self._take_accepted, batch, layers, self._touches)
         self._run_backend("Accepting …", work, take, self._refuse_accepted)
 
@@ -195,7 +187,7 @@ class Review(QObject):
             self.failed.emit(message)
 
         self._sending = True
-        work = partial(_withdraw, batch.name, file.number)
+        work = partial(withdraw, batch.name, file.number)
         self._run_backend("Taking it back …", work, take, refuse)
 
     def discard_and_leave(self) -> None:
@@ -228,7 +220,7 @@ class Review(QObject):
         if not self._touched or known is None or layer is None:
             self._go_on()
             return
-        compare = ThreadJob(partial(_compare, known, layer.data), "clsclip-compare")
+        compare = ThreadJob(partial(differ, known, layer.data), "clsclip-compare")
         self._run("Comparing …", compare, partial(self._take_compared, self._touches))
 
     def _take_compared(self, touches: int, changes: bool) -> None:
@@ -325,7 +317,7 @@ class Review(QObject):
         self.asking = False
         self._touches = self._clean_at = self._left_at = 0
 
-    def _take_accepted(self, batch: Batch, layers: ReviewLayers, touches: int, sent: _Sent) -> None:
+    def _take_accepted(self, batch: Batch, layers: ReviewLayers, touches: int, sent: Sent) -> None:
         self._sending = False
         self.accepted.emit(batch.name, sent.file)
         if layers is not self._layers:  # the user has removed it meanwhile
@@ -352,7 +344,7 @@ class Review(QObject):
                 self.safe.emit(labels)
 
         if self._known is not None:
-            compare = ThreadJob(partial(_compare, self._known, labels.data), "clsclip-compare")
+            compare = ThreadJob(partial(differ, self._known, labels.data), "clsclip-compare")
             self._run("", compare, partial(take, self._touches))
 
     def _refuse_accepted(self, message: str) -> None:
@@ -360,7 +352,7 @@ class Review(QObject):
         self._then = None
         self.failed.emit(f"{message} Nothing is lost: accept it again.")
 
-    def _offer(self, batch: Batch, layers: ReviewLayers, sent: _Sent) -> None:
+    def _offer(self, batch: Batch, layers: ReviewLayers, sent: Sent) -> None:
         if sent.labels is None:
             return
         try:
@@ -402,26 +394,3 @@ class Review(QObject):
 def _same_labels(batch: Batch, other: Batch) -> bool:
     """Whether the labels of two batches mean the same."""
     return (batch.name, batch.request) == (other.name, other.request)
-
-
-def _send(
-    batch: str, file: BatchFile, known: NDArray[Any] | None, layer: Labels, client: Client
-) -> _Sent:
-    """Accept a file, with its labels if they were changed; ``known`` is None if surely not."""
-    labels, planes = None, []
-    if known is not None:
-        labels = np.array(layer.data)
-        planes = changed_planes(known, labels)
-    if file.accepted and not planes:
-        return _Sent(file, labels, planes)  # it is no longer corrected if it is accepted again
-    return _Sent(
-        client.batches.accept(batch, file.number, labels if planes else None), labels, planes
-    )
-
-
-def _withdraw(batch: str, number: int, client: Client) -> BatchFile:
-    return client.batches.withdraw(batch, number)
-
-
-def _compare(known: NDArray[Any], now: NDArray[Any]) -> bool:
-    return bool(changed_planes(known, now))

@@ -98,6 +98,11 @@ def changed_planes(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[int, .
     return [(place,) for place, (old, new) in pairs if not np.array_equal(old, new)]
 
 
+def differ(before: NDArray[Any], now: NDArray[Any]) -> bool:
+    """Whether some pixel is different."""
+    return bool(changed_planes(before, now))
+
+
 def _exists(path: Path) -> bool:
     try:
         return path.exists()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Shapes
+from napari.layers import Image, Shapes
 from napari.utils import cancelable_progress
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -30,23 +30,22 @@ from clsclip.errors import (
 )
 from clsclip.typed_words import parse_words
 from clsclip.wire import Progress, SegmentRequest
-from napari_clsclip._adjustments import Adjustments
 from napari_clsclip._channels_row import ChannelsRow
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._drawn_boxes import DrawnBoxes, drawn_boxes
 from napari_clsclip._extra_layers import ExtraLayers
 from napari_clsclip._job_choice import Job, job_for
-from napari_clsclip._large_run import LargeRun, fixed_threshold, fixed_threshold_words
+from napari_clsclip._large_run import LargeRun
 from napari_clsclip._layers import Plane
 from napari_clsclip._link_row import LinkRow
 from napari_clsclip._message import Message
-from napari_clsclip._object_updates import ObjectUpdates
 from napari_clsclip._options import MoreOptions
 from napari_clsclip._plane_choice import EveryPlane
 from napari_clsclip._planes_run import PlanesRun
 from napari_clsclip._results import ResultLayers
 from napari_clsclip._scope import ScopeRow
 from napari_clsclip._scrolled import scrolled
+from napari_clsclip._selected_result import SelectedResult
 from napari_clsclip._setting_fields import objects_box
 from napari_clsclip._summary import classes_found, objects_found, regions_used, waiting_words
 from napari_clsclip._supervisor import BackendStatus
@@ -79,6 +78,8 @@ class SegmentTab(QWidget):
     Attributes
     ----------
     results : ResultLayers
+    selected : SelectedResult
+        Keeps the threshold and the settings of objects in step with a result.
     """
 
     def __init__(self, viewer: ViewerModel, connection: BackendConnection) -> None:
@@ -87,16 +88,12 @@ class SegmentTab(QWidget):
         self._connection = connection
         self.results = ResultLayers(viewer)
         self._extra = ExtraLayers(viewer)
-        self._object_updates = ObjectUpdates(viewer, self.results, self)
-        self._object_updates.updated.connect(self._show_objects)
         self._left_out = ""
         self._job: Job | None = None
         self._image_of_job: Image | None = None
         self._progress: cancelable_progress | None = None
         self._poll_timer = QTimer(self, interval=POLL_MILLISECONDS, singleShot=True)
         self._poll_timer.timeout.connect(self._poll)
-        self._hidden_planes_timer = QTimer(self, interval=0)
-        self._hidden_planes_timer.timeout.connect(self._update_hidden_plane)
 
         self.image = ComboBox(choices=self._images)
         self.channels = ChannelsRow(viewer)
@@ -121,13 +118,12 @@ class SegmentTab(QWidget):
         self._form = QFormLayout()
         self._lay_out()
 
-        self._object_updates.failed.connect(self.message.show_error)
+        self.selected = SelectedResult(viewer, self.results, self.threshold, self.options, self)
+        self.selected.told.connect(self._tell)
+        self.selected.failed.connect(self.message.show_error)
         self.words.returnPressed.connect(self.segment)
         self.segment_button.clicked.connect(self.segment)
         self.cancel_button.clicked.connect(self.cancel)
-        self.threshold.valueChanged.connect(self._apply_threshold)
-        self._follow_undo()
-        self.options.objects_changed.connect(self._apply_objects)
         self.options.download.begun.connect(lambda: self.message.show_text(""))
         self.options.download.failed.connect(self.message.show_error)
         connection.status_changed.connect(self._take_models)
@@ -260,14 +256,14 @@ class SegmentTab(QWidget):
                 found = classes_found(segmentation.words, layer.data, job.plane.index)
             else:
                 found = objects_found(segmentation.words, objects.plane_table(job.plane.index))
-                self._follow_objects(layer)
+                self.selected.follow_objects(layer)
             parts = (f"{found}, in {segmentation.seconds:.1f} s.", regions_used(segmentation), note)
             self.message.show_text(" ".join(part for part in (*parts, self._left_out) if part))
 
     def _finish_run(self, run: PlanesRun | LargeRun) -> None:
         run.take(all_of_them=True)
         if run.layer is not None and self.results.objects(run.layer) is not None:
-            self._follow_objects(run.layer)
+            self.selected.follow_objects(run.layer)
         error, ending = run.error, run.ending()
         if self.options.extra():
             ending = f"{ending} Probabilities, regions and attention are shown of one plane only."
@@ -278,79 +274,22 @@ class SegmentTab(QWidget):
         else:
             self.message.show_text(ending)
 
+    def _tell(self, text: str) -> None:
+        if not self.busy:
+            self.message.show_text(text)
+
     def _error_words(self, error: Exception) -> str:
         if isinstance(error, BackendDiedError) and self._connection.supervisor.local:
             return _LOCAL_DEATH
         return str(error)
 
-    def _follow_objects(self, layer: Labels) -> None:
-        """Keep the objects of a layer up to date from now on."""
-        self._object_updates.watch(layer)
-        self._object_updates.schedule()  # the form may say something else by now
-
-    def _apply_threshold(self, threshold: float) -> None:
-        active = self._viewer.layers.selection.active
-        if fixed_threshold(active) is not None:
-            if not self.busy:
-                self.message.show_text(fixed_threshold_words(active, threshold))
-            return
-        layer = self.results.current()
-        if layer is not None:
-            self.results.set_threshold(layer, threshold)
-            self._hidden_planes_timer.start()
-            self._object_updates.schedule()
-
-    def _apply_objects(self) -> None:
-        layer = self.results.current()
-        objects = None if layer is None else self.results.objects(layer)
-        if objects is not None:
-            self.results.set_object_settings(layer, self.options.objects())
-            self._object_updates.schedule()
-
-    def _show_objects(self, layer: Labels) -> None:
-        objects = self.results.objects(layer)
-        if objects is not None and not self.busy:
-            words = next(iter(objects.planes.values()))[1].segmentation.words
-            self.message.show_text(f"{objects_found(words, objects.table())}.")
-
-    def _update_hidden_plane(self) -> None:
-        if not self.results.update_hidden_plane():
-            self._hidden_planes_timer.stop()
-
     def _follow_active_layer(self) -> None:
-        """Offer the image that was clicked, and show the threshold of the result that was."""
+        """Offer the image that was clicked, or show the settings of the result that was."""
         active = self._viewer.layers.selection.active
         if isinstance(active, Image) and active in self.image.choices:
             self.image.value = active
-        elif (fixed := fixed_threshold(active)) is not None:
-            self._show_threshold(fixed)
-        elif isinstance(active, Labels) and active is self.results.current():
-            self.results.steps.end_adjustment()
-            self._show_settings(active)
-
-    def _show_settings(self, layer: Labels) -> None:
-        """Show the threshold of a result, and what its objects are found with."""
-        self._show_threshold(self.results.threshold(layer))
-        objects = self.results.objects(layer)
-        if objects is not None:
-            self.options.show_objects(objects.settings)
-
-    def _follow_undo(self) -> None:
-        Adjustments(self.threshold, self.results.steps)
-        self.results.steps.restored.append(self._show_restored)
-        self.destroyed.connect(self.results.steps.forget_listeners)
-
-    def _show_restored(self, layer: Labels) -> None:
-        """Let everything follow a layer of which a step was undone, or done again."""
-        if layer is self.results.current():
-            self._show_settings(layer)
-        self._hidden_planes_timer.start()
-        self._object_updates.schedule()
-
-    def _show_threshold(self, threshold: float) -> None:
-        self.threshold.blockSignals(True)
-        self.threshold.setValue(threshold)
-        self.threshold.blockSignals(False)
+        else:
+            self.selected.show()
 
     def _follow_image(self, image: Image | None) -> None:
         self.channels.follow(image)

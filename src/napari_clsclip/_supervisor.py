@@ -264,7 +264,8 @@ class BackendSupervisor:
             wanted = False
             try:
                 report = client.health()
-                wanted, self._models_wanted = self._models_wanted, False
+                with self._changed:  # or a wish of this moment is lost
+                    wanted, self._models_wanted = self._models_wanted, False
                 if wanted:
                     self._models = client.models()
             except ClsClipError as error:

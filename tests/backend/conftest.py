@@ -24,6 +24,7 @@ from clsclip.config import BackendSettings
 from clsclip.errors import CancelledError
 from clsclip.segmentation import Segmentation
 from clsclip.service.app import create_app
+from clsclip.service.batch_record import BATCHES_VARIABLE
 from clsclip.service.jobs import JobQueue, LoadPredictor
 from clsclip.wire import SegmentRequest, encode_segment_request
 from waiting import eventually
@@ -312,3 +313,23 @@ def on_row(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], No
         monkeypatch.setattr(Manifest, "append", patched)
 
     return use
+
+
+@pytest.fixture
+def batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the batches of a test are kept."""
+    monkeypatch.setenv(BATCHES_VARIABLE, str(tmp_path / "batches"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path / "batches"
+
+
+@pytest.fixture
+def six_images(tmp_path: Path, batches: Path) -> Path:
+    """Images to label, the brighter the later; one is bad, one is black."""
+    root = tmp_path / "images"
+    root.mkdir()
+    for number, name in enumerate(("a", "b", "c bad", "d", "e", "f")):
+        plane = np.zeros((20, 24), np.uint8)
+        plane[4:12, 4 : 4 + 3 * number] = 200
+        Image.fromarray(plane).save(root / f"{name}.png")
+    return root

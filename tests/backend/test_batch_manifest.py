@@ -61,7 +61,7 @@ def test_manifests_without_scores_are_read_and_foreign_ones_refused(tmp_path: Pa
         old + "b.png\r\n" * 2,
     ):
         manifest.file.write_text(text)
-        with pytest.raises(FileError, match="not a manifest of this version"):
+        with pytest.raises(FileError, match=r"not a manifest of this version .*'Overwrite'"):
             manifest.read()
 
 

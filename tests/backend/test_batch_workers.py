@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from PIL import Image
 from clsclip.batch.inputs import InputImage
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.task import LabelTask
-from clsclip.batch.workers import Pool
+from clsclip.batch.workers import Pool, next_number
 from clsclip.cli.label import main
 from clsclip.cli.label_progress import LabelProgress
 from waiting import eventually
@@ -110,6 +111,13 @@ def test_a_cluster_labels_although_a_worker_is_lost(
         assert codes == [1]
         assert not psutil.pid_exists(lost)
     check(output, alone)
+
+
+def test_workers_have_numbers_of_their_own() -> None:
+    begun = multiprocessing.get_context("spawn").Value("i", 0)
+    with ThreadPoolExecutor(8) as threads:
+        numbers = list(threads.map(lambda _: next_number(begun), range(50)))
+    assert sorted(numbers) == list(range(50))
 
 
 class FragilePool(ThreadPoolExecutor):

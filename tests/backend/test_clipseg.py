@@ -28,7 +28,8 @@ from clsclip.model.clipseg import ClipSeg, load_clipseg
 from clsclip.model.clipseg_config import clipseg_fault, read_clipseg_config
 from clsclip.predict.large import LargeSegmenter
 from clsclip.predict.parts import PartPredictor
-from clsclip.wire import SegmentRequest, decode_segmentation, encode_segment_request
+from clsclip.wire import SegmentRequest, encode_segment_request
+from clsclip.wire_segmentation import decode_segmentation
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
@@ -191,6 +193,46 @@ def test_an_interrupted_download_goes_on(pascal: Server, tmp_path: Path) -> None
     assert len(fold_source("pascal-5i", 0, str(tmp_path), "train", download=True)) == 2
     assert pascal.asked == []  # neither VOC nor the complete archive again
     assert not (tmp_path / download.DRAFT).exists()
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from clsclip.training.download import _draft
+with _draft(Path(sys.argv[1]), "COCO 2017 val") as draft:
+    (draft / "val2017.zip").write_bytes(b"half")
+    print("fetching", flush=True)
+    sys.stdin.read()
+"""
+"""Another process that is in the middle of a download until it is killed."""
+
+
+def test_one_process_at_a_time_fetches_a_data_set(
+    coco: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "evaluate", "--dataset=coco-20i", f"--data={tmp_path}", "--download", "--device=cpu",
+    ]  # fmt: skip
+    half = tmp_path / download.DRAFT / "coco-2017-val" / "val2017.zip"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline().strip() == b"fetching"
+            for _ in range(2):  # the first one that is refused leaves the lock where it is
+                assert main(command) == 1
+                assert f"downloaded into '{tmp_path}' by another process" in capsys.readouterr().err
+            assert coco.asked == []
+            assert half.read_bytes() == b"half"
+            fold_source("coco-20i", 0, str(tmp_path), "train", download=True)  # another data set
+        finally:
+            other.kill()
+    tested = fold_source("coco-20i", 0, str(tmp_path), "val", download=True)
+    assert set(tested[0].masks) == {"person"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "annotations", "train2017", "val2017",
+    ]  # fmt: skip
 
 
 def test_what_cannot_be_had_is_explained(

@@ -14,7 +14,8 @@ from clsclip.cli.train import main
 from clsclip.errors import CheckpointError, InvalidConfigError
 from clsclip.model import registry
 from clsclip.training.disturb import CHANGES, SCALES, disturb, disturb_mask
-from clsclip.training.evaluate import EvaluateSettings, Evaluation, evaluate
+from clsclip.training.evaluate import Evaluation, evaluate
+from clsclip.training.evaluate_settings import EvaluateSettings
 from clsclip.training.looks import look
 from clsclip.training.methods import method_name
 from clsclip.training.paper_figures import REPORTED

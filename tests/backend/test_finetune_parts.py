@@ -21,7 +21,8 @@ from clsclip.training.checks import PATIENCE, Best
 from clsclip.training.class_ids import read_classes, word_labels
 from clsclip.training.corrections import Correction
 from clsclip.training.distributed import alone
-from clsclip.training.evaluate import EvaluateSettings, evaluate
+from clsclip.training.evaluate import evaluate
+from clsclip.training.evaluate_settings import EvaluateSettings
 from clsclip.training.examples import Example
 from clsclip.training.finetune_settings import FinetuneSettings
 from clsclip.training.footprint import step_bytes

@@ -21,7 +21,9 @@ from clsclip.cli.train import main
 from clsclip.config import Settings
 from clsclip.errors import DeviceError, InvalidConfigError
 from clsclip.training import loop
+from clsclip.training.distributed import ProcessGroup
 from clsclip.training.fit import FitSettings
+from clsclip.training.fit import fit as train_head
 from clsclip.training.recipe import Schedule
 from clsclip.training.run import Clock, Run
 
@@ -166,6 +168,34 @@ def test_in_bfloat16_too_and_another_seed_is_another_run(
     assert main([*fit, f"--output={other}", "--seed=1"]) == 0
     assert reports(other) != reports(whole)
     assert main([*fit, f"--output={other}", "--seed=-1"]) == 2
+
+
+def test_a_run_by_epochs_keeps_the_size_of_its_steps(
+    data: Path, tiny_model: Path, tmp_path: Path, interrupted: Callable[[list[str], int], None]
+) -> None:
+    run = tmp_path / "run"
+    by_steps = command(tiny_model / "clip", data, "--epochs=4", f"--output={run}")
+    fit = [option for option in by_steps if not option.startswith("--steps")]
+    interrupted(fit, 1)
+    schedule, state = run / "schedule.json", run / "state.safetensors"
+    before = schedule.read_bytes(), state.read_bytes()
+    settings = FitSettings.model_validate_json((run / "run.json").read_bytes())
+    with pytest.raises(InvalidConfigError, match="takes 4 images per step, and would take 8"):
+        train_head(settings, run, resume=True, group=ProcessGroup(0, 2, torch.device("cpu")))
+    assert before == (schedule.read_bytes(), state.read_bytes())
+    assert main([*fit, "--resume"]) == 0
+    assert before[0] == schedule.read_bytes()
+    recipe = json.loads((run / "config.json").read_text())["training"]
+    assert recipe["effective_batch"] == 4
+
+
+def test_steps_and_minutes_are_no_epochs_and_may_be_of_another_size() -> None:
+    settings = FitSettings(data="DIR", batch_size=2, accumulate=2, epochs=4)
+    Schedule(settings, 100).require_same(4)
+    with pytest.raises(InvalidConfigError, match="as many processes as before, or train by"):
+        Schedule(settings, 100).require_same(8)
+    for budget in ({"steps": 3}, {"minutes": 1.0}):
+        Schedule(settings.model_copy(update=budget), 100).require_same(8)
 
 
 def test_pretraining_goes_on_as_it_would_have(

@@ -12,12 +12,8 @@ from scipy import ndimage
 from skimage.draw import disk, ellipse, line
 
 from clsclip.errors import InvalidConfigError, InvalidImageError
-from clsclip.instances import (
-    InstanceOptions,
-    find_instances,
-    instance_features,
-    segmented_instances,
-)
+from clsclip.instance_features import instance_features
+from clsclip.instances import InstanceOptions, find_instances, segmented_instances
 from clsclip.segmentation import Segmentation
 from clsclip.training.formats import pair_files, read_labels
 from clsclip.training.instance_metrics import SMALL_DIAMETER, ObjectScores

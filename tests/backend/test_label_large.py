@@ -191,8 +191,15 @@ def test_what_cannot_be_labelled_block_by_block_says_so(
     stack = [str(tmp_path / "stack.zarr"), *options, "--output", str(tmp_path / "stack")]
     for number, (arguments, error) in enumerate(
         (
-            ([str(image), *options, "--regions", "tiles"], "without region proposals ('tiles')"),
-            ([str(image), *options, "--format", "coco,tiff"], "without exports to coco. Leave"),
+            (
+                [str(image), *options, "--regions", "tiles"],
+                "without region proposals ('tiles'). Choose regions 'none', or label it on the "
+                "command line with a larger --large-from if",
+            ),
+            (
+                [str(image), *options, "--format", "coco,tiff"],
+                "without exports to coco. Choose no format but tiff, or",
+            ),
             ([str(image), *options, "--level", "1"], "no level 1"),
             (stack[:-2], "one plane only"),
         )

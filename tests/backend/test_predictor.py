@@ -19,7 +19,13 @@ from clsclip.errors import (
     InvalidWordError,
     UnknownModelError,
 )
-from clsclip.model.device import choose_device, describe_device, fast_dtype
+from clsclip.model.device import (
+    choose_device,
+    describe_device,
+    device_faults,
+    fast_dtype,
+    worker_device,
+)
 from clsclip.predict.tiling import window_starts, window_weight
 from clsclip.zoom import object_diameter, refined_zoom, whole_image_zoom
 
@@ -121,6 +127,24 @@ def test_devices_are_described() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert fast_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
     assert describe_device("cpu").startswith("CPU (")
+
+
+def test_processes_beside_each_other_take_the_gpus_in_turn() -> None:
+    assert [worker_device("auto", worker, 3) for worker in range(5)] == [
+        "cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1",
+    ]  # fmt: skip
+    for gpus in (0, 1):  # CPU, MPS or the only GPU: for choose_device to say
+        assert [worker_device("auto", worker, gpus) for worker in range(2)] == ["auto"] * 2
+    for name in ("cpu", "cuda", "cuda:1", "mps"):
+        assert {worker_device(name, worker, 4) for worker in range(4)} == {name}
+
+
+def test_a_device_without_memory_is_named_with_the_way_out() -> None:
+    with (
+        pytest.raises(DeviceError, match=r"The device cuda:1 ran out of memory\. .*smaller zoom"),
+        device_faults(torch.device("cuda", 1)),
+    ):
+        raise torch.OutOfMemoryError
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -22,7 +22,7 @@ from clsclip.batch.files import features_file, label_file, read_labels, write_fe
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.reviews import DRAFT_FOLDER, Reviews
 from clsclip.errors import BusyError, ConflictError, FileError, InvalidImageError
-from clsclip.instances import instance_features
+from clsclip.instance_features import instance_features
 
 WORDS = ("cell", "rim")
 IMAGE = Path("/data/plate/a b.png")

@@ -21,9 +21,9 @@ from clsclip.wire import (
     ModelList,
     Progress,
     SegmentRequest,
-    decode_segmentation,
     encode_segment_request,
 )
+from clsclip.wire_segmentation import decode_segmentation
 from waiting import PATIENCE, eventually
 
 MB = 2**20

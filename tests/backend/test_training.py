@@ -138,7 +138,7 @@ def test_state_round_trip_and_foreign_states(tmp_path: Path) -> None:
         module = torch.nn.Linear(3, 2)
         return module, torch.optim.AdamW(module.parameters(), lr=0.1)
 
-    from clsclip.training.evaluate import EvaluateSettings
+    from clsclip.training.evaluate_settings import EvaluateSettings
 
     settings = EvaluateSettings(images="a", labels="b", word="c")
     run = Run(tmp_path / "run", settings, resume=False)

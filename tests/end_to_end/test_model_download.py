@@ -5,6 +5,8 @@ See tests/stub_hub.py for what that server does. The model is a small CLIPSeg wi
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -120,6 +122,25 @@ def test_a_model_is_downloaded_from_the_window(
     assert not cut_off(tab)
     assert tab.segment_button.isEnabled()
 
+    os.kill(fetching.supervisor.ready_client(lambda: False).health().pid, signal.SIGKILL)
+    wait(qtbot, lambda: not button.isEnabled())  # nothing is asked of a backend that is gone
+    wait(qtbot, tab.message.text)
+    assert tab.message.text() == (
+        "The download ended with the backend. Press Download: it goes on where it was."
+    )
+    assert button.text() == "Download"
+    assert button.isEnabled()
+    assert row.text.isVisible()
+    assert not row.progress.isVisible()
+    wait(qtbot, lambda: not cut_off(tab))  # once it is laid out
+    assert len(notification_manager.records) == 1
+    notification_manager.records.clear()
+
+    at_death = len(hub.seen)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+    assert tab.message.text() == ""
+    wait(qtbot, lambda: row.progress.isVisible() and row.progress.value() > 100)
+
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
     wait(qtbot, lambda: button.text() == "Download")
     assert row.text.text().endswith(" MB fetched")
@@ -135,7 +156,9 @@ def test_a_model_is_downloaded_from_the_window(
     assert model.itemData(place, Qt.ItemDataRole.ForegroundRole) is None
     (weights,) = (tmp_path / "hub").glob(f"models--*/snapshots/{MODEL.revisions[0]}/{WEIGHTS}")
     assert weights.read_bytes() == hub.files[WEIGHTS]
-    assert any(part for _, path, part in hub.seen if path == f"/content/{WEIGHTS}")
+    asked = [part for _, path, part in hub.seen[at_death:] if path == f"/content/{WEIGHTS}"]
+    assert all(part and part != "bytes=0-" for part in asked), asked  # not from the start
+    assert asked
     assert not notification_manager.records
 
     viewer.add_image(np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8))

@@ -43,7 +43,7 @@ def segment(tab: SegmentTab, qtbot: QtBot) -> None:
 
 def settle(tab: SegmentTab, qtbot: QtBot) -> None:
     def settled() -> bool:
-        return not tab.busy and not tab._object_updates.busy
+        return not tab.busy and tab.selected.settled
 
     qtbot.waitUntil(settled, timeout=MILLISECONDS)
 

@@ -20,7 +20,8 @@ from clsclip.errors import (
     NotFoundError,
 )
 from clsclip.segmentation import AttentionMaps, Segmentation
-from clsclip.wire import encode_segmentation, error_json
+from clsclip.wire import error_json
+from clsclip.wire_segmentation import encode_segmentation
 from clsclip.wire_training import TrainingRequest
 from napari_clsclip._client import Client
 from stub_backend import ANSWER, GONE, HEALTH, IMAGE, JSON, REQUEST, Stub

@@ -12,7 +12,8 @@ from napari.layers import Image
 from numpy.testing import assert_array_equal
 
 from clsclip.segmentation import Segmentation
-from clsclip.wire import SegmentRequest, encode_segmentation, error_json
+from clsclip.wire import SegmentRequest, error_json
+from clsclip.wire_segmentation import encode_segmentation
 from napari_clsclip._client import Client
 from napari_clsclip._layers import displayed_plane
 from napari_clsclip._plane_choice import EveryPlane

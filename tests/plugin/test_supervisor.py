@@ -15,15 +15,17 @@ from clsclip.errors import (
     BackendUnreachableError,
     CancelledError,
 )
-from clsclip.wire import HealthReport, ModelInfo
+from clsclip.wire import HealthReport, ModelInfo, ModelList, error_json
 from napari_clsclip import _supervisor
 from napari_clsclip._supervisor import (
     MAX_RESTARTS,
+    MISSED_CHECKS,
     BackendState,
     BackendStatus,
     BackendSupervisor,
     RemoteAddress,
 )
+from stub_backend import HEALTH, JSON, Reply, Stub
 
 SECONDS = 10.0
 
@@ -281,3 +283,68 @@ def test_false_suspicion_is_cleared(make: Callable) -> None:
     client = supervisor.ready_client(lambda: False)
     supervisor.suspect()
     assert supervisor.ready_client(lambda: False) is client
+
+
+def offered(available: bool) -> Reply:
+    """The answer about models: one that is there, and one that may be."""
+    reason = None if available else "It is not there."
+    models = (
+        ModelInfo(name="mini", description="", available=True),
+        ModelInfo(name="clipseg", description="", available=available, reason=reason),
+    )
+    return 200, JSON, ModelList(models=models).model_dump_json().encode()
+
+
+def test_the_list_of_models_is_asked_for_until_it_is_answered(stub: Stub) -> None:
+    """It is asked for once at the start and once per wish, however often it fails in between."""
+    failures = 0
+    available = False
+
+    def answer(path: str, _: bytes) -> Reply:
+        nonlocal failures
+        if path.endswith("/health"):
+            return 200, JSON, HEALTH.model_dump_json().encode()
+        if failures:
+            failures -= 1
+            return 500, JSON, error_json("backend", "The disk is slow.").encode()
+        return offered(available)
+
+    def asked() -> int:
+        return sum(path.endswith("/models") for _, path, _ in stub.seen)
+
+    def last() -> ModelInfo:
+        return supervisor.status.models[-1]
+
+    stub.replies["GET"] = answer
+    seen: list[BackendStatus] = []
+    supervisor = BackendSupervisor(
+        seen.append, RemoteAddress(stub.url, "secret"), poll_seconds=0.02
+    )
+    supervisor.start()
+    try:
+        wait_for_state(supervisor, BackendState.READY)
+        assert not last().available
+        before = len(stub.seen)
+        wait_for(lambda: len(stub.seen) > before + 3)
+        assert asked() == 1  # not with every look at the backend
+
+        available, failures = True, MISSED_CHECKS - 1
+        supervisor.look_again()
+        wait_for(lambda: last().available)
+        assert asked() == 1 + MISSED_CHECKS
+        assert [status.state for status in seen] == [
+            BackendState.STARTING, BackendState.READY, BackendState.READY,
+        ]  # fmt: skip
+
+        available, failures = False, 2 * MISSED_CHECKS
+        supervisor.look_again()
+        wait_for_state(supervisor, BackendState.OFFLINE)
+        assert "The disk is slow." in supervisor.status.message
+        assert last().available  # what was known of them is kept
+        wait_for_state(supervisor, BackendState.READY)
+        assert not last().available
+        before, at_last = len(stub.seen), asked()
+        wait_for(lambda: len(stub.seen) > before + 3)
+        assert asked() == at_last
+    finally:
+        supervisor.stop()

@@ -56,7 +56,7 @@ def opened(
             objects = PredictedObjects.first(found, find_objects(found, 0.5, SETTINGS))
         layer = tab.results.add(stack, displayed_plane(stack, viewer.dims), found, 0.5, objects)
         if objects is not None:
-            tab._follow_objects(layer)
+            tab.selected.follow_objects(layer)
     viewer.window._qt_viewer.setFocus()
     settle(tab, qtbot)
     # Segmenting the other planes into the layer were steps; the test begins after them.
@@ -66,10 +66,7 @@ def opened(
 
 
 def settle(tab: SegmentTab, qtbot: QtBot) -> None:
-    def settled() -> bool:
-        return not tab._object_updates.busy and not tab._hidden_planes_timer.isActive()
-
-    qtbot.waitUntil(settled, timeout=20_000)
+    qtbot.waitUntil(lambda: tab.selected.settled, timeout=20_000)
 
 
 def drag(tab: SegmentTab, qtbot: QtBot, pixels: int) -> None:

@@ -275,7 +275,7 @@ def test_slider_brings_all_planes_of_a_stack_up_to_date(dock: Callable, qtbot: Q
     tab.threshold.setValue(0.8)
     expected = predicted((20, 30)).labels(0.8)
     assert (layer.data[3] == expected).all()
-    qtbot.waitUntil(lambda: not tab._hidden_planes_timer.isActive(), timeout=5_000)
+    qtbot.waitUntil(lambda: tab.selected.settled, timeout=5_000)
     for z in (0, 1, 3):
         assert (layer.data[z] == expected).all()
     assert not layer.data[2].any()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from clsclip.errors import FileError
-from clsclip.instances import instance_features
+from clsclip.instance_features import instance_features
 
 PLANE: Final = "plane"
 """Column of the table of a stack."""

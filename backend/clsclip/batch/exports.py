@@ -200,7 +200,8 @@ def read_labelled_output(output: Path, image: Path, key: str, words: Sequence[st
     if not target.exists() and large.exists():
         raise FileError(
             f"The labels of '{image}' are kept in '{large}', because it is very large; no other "
-            "format is written of it. Raise --large-from if there is memory enough."
+            "format is written of it. If there is memory enough, label it on the command line "
+            "with a larger --large-from."
         )
     labels, pixel_size = read_labels(target)
     table = features_file(target)

@@ -22,7 +22,8 @@ from clsclip.batch.files import feature_rows
 from clsclip.batch.unfinished import Journal
 from clsclip.blocks import Block, blocks
 from clsclip.errors import InvalidImageError
-from clsclip.instances import InstanceOptions, instance_features, segmented_instances
+from clsclip.instance_features import instance_features
+from clsclip.instances import InstanceOptions, segmented_instances
 from clsclip.segmentation import Segmentation
 
 FEATURES_FILE: Final = "features.csv"
@@ -153,8 +154,8 @@ class ObjectNumbering:
             raise InvalidImageError(
                 f"An object of '{features['class'][cut[0]]}' at row {row}, column {column} "
                 f"reaches more than {WIDEST_HALO} pixels beyond its block; objects of this "
-                "size cannot be told apart in an image that is labelled block by block. Leave "
-                "--instances out, or label a smaller --level of the image."
+                "size cannot be told apart in an image that is labelled block by block. Label it "
+                "without 'Single objects', or on the command line at a coarser --level."
             )
         return self._draw(seen, found, features, own, drawn, planes)
 

@@ -136,8 +136,8 @@ class Manifest:
 
     def _foreign(self, why: str) -> FileError:
         return FileError(
-            f"'{self.file}' is not a manifest of this version ({why}). Give another --output, or "
-            "--overwrite to begin anew."
+            f"'{self.file}' is not a manifest of this version ({why}). Choose another output "
+            "folder, or 'Overwrite' (--overwrite on the command line) to begin anew."
         )
 
     def write(self, rows: Iterable[ManifestRow]) -> None:

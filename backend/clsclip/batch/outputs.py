@@ -50,7 +50,8 @@ def check_outputs(
         target = label_file(output, image.key)
         if any(_is_same(each, image.file) for each in (target, large_target(target))):
             raise FileError(
-                f"The labels would overwrite the image '{image.file}'. Give another --output."
+                f"The labels would overwrite the image '{image.file}'. Choose another output "
+                "folder."
             )
     if overwrite or any((output / name).exists() for name in (UNFINISHED_FILE, FINISHED_FILE)):
         return
@@ -64,8 +65,8 @@ def check_outputs(
     existing = [path for path in written if path.exists()]
     if existing:
         raise FileError(
-            f"'{existing[0]}' is there already. Give another --output, or --overwrite to replace "
-            f"it ({len(existing)} files)."
+            f"'{existing[0]}' is there already. Choose another output folder, or 'Overwrite' "
+            f"(--overwrite on the command line) to replace it ({len(existing)} files)."
         )
 
 
@@ -209,8 +210,8 @@ def labelling(output: Path) -> Iterator[None]:
         lock.acquire(timeout=1.0)
     except Timeout as error:
         raise BusyError(
-            f"Another process labels into '{output}' now. Wait for its end, or give another "
-            "--output."
+            f"Another process labels into '{output}' now. Wait for its end, or choose another "
+            "output folder."
         ) from error
     try:
         yield
@@ -235,7 +236,7 @@ def _check_words(
         raise FileError(
             f"A person has accepted {accepted} images in '{output}' with the words "
             f"{', '.join(known)}; their labels stay, and so must these words and their order (now: "
-            f"{', '.join(words)}). Give another --output, or take the acceptance back."
+            f"{', '.join(words)}). Choose another output folder, or take the acceptance back."
         )
 
 

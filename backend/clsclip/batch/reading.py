@@ -98,17 +98,16 @@ def _check_large(source: ImageSource, task: LabelTask) -> None:
     InvalidConfigError
     """
     formats = [name for name in task.formats if name != "tiff"]
-    lacking, option = "", ""
+    lacking, way = "", ""
     if task.regions != "none":
-        lacking, option = f"without region proposals ('{task.regions}')", "--regions"
+        lacking, way = f"without region proposals ('{task.regions}')", "Choose regions 'none'"
     elif formats:
-        lacking, option = f"without exports to {', '.join(formats)}", "--format"
+        lacking, way = f"without exports to {', '.join(formats)}", "Choose no format but tiff"
     elif source.planes > 1:
-        lacking, option = "one plane only", ""
+        lacking, way = "one plane only", "Save its planes as files of their own"
     if lacking:
-        way = f"Leave {option} out" if option else "Save its planes as files of their own"
         raise InvalidConfigError(
             f"'{source.name}' has {source.pixels} pixels; with more than {task.large.large_from}, "
-            f"images are labelled block by block, {lacking}. {way}, or raise --large-from if there "
-            "is memory enough."
+            f"images are labelled block by block, {lacking}. {way}, or label it on the command "
+            "line with a larger --large-from if there is memory enough."
         )

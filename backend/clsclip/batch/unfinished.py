@@ -62,7 +62,10 @@ def read_record(file: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise FileError(f"'{file}' is damaged ({error}). Begin anew with --overwrite.") from error
+        raise FileError(
+            f"'{file}' is damaged ({error}). Begin anew with 'Overwrite' (--overwrite on the "
+            "command line)."
+        ) from error
     return record
 
 
@@ -97,5 +100,5 @@ def check_same(what: Path, begun: Mapping[str, Any], now: Mapping[str, Any]) -> 
         listed = "; ".join(f"{name}: {begun.get(name)}, now {wanted.get(name)}" for name in names)
         raise FileError(
             f"'{what}' was begun with other settings ({listed}). Give these again to go on, or "
-            "--overwrite to begin anew."
+            "'Overwrite' (--overwrite on the command line) to begin anew."
         )

@@ -1,8 +1,8 @@
 """Label images in several processes, of this machine or of a Dask cluster.
 
-Every process loads the model once. Images are sent one by one; the rows come back to the process
-that writes the manifest. Files are read and written by the workers, so that all of them must see
-the same paths.
+Every process loads the model once; those of this machine take its GPUs in turn, if there are
+several. Images are sent one by one; the rows come back to the process that writes the manifest.
+Files are read and written by the workers, so that all of them must see the same paths.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +36,7 @@ from clsclip.batch.reading import read_pieces
 from clsclip.batch.task import LabelTask
 from clsclip.batch.watch import Watch
 from clsclip.errors import CancelledError, ClsClipError, InvalidConfigError, ModelUnavailableError
+from clsclip.model.device import worker_device
 from clsclip.predict.predictor import Predictor
 
 _LOOK_SECONDS: Final = 0.5
@@ -173,8 +176,9 @@ class Processes(Pool):
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads hangs
         stop = context.Event()
         threads = max(1, torch.get_num_threads() // self._workers)
+        begun = context.Value("i", 0)
         pool = ProcessPoolExecutor(
-            self._workers, context, initializer=_begin_worker, initargs=(threads, stop)
+            self._workers, context, initializer=_begin_worker, initargs=(threads, stop, begun)
         )
         try:
             yield pool
@@ -266,15 +270,24 @@ class Cluster(Pool):
 _predictors: dict[tuple[str, str, str], Predictor] = {}
 _predicting = threading.Lock()
 _stop: Event | None = None
+_worker = 0
+"""Number of this process among those of :class:`Processes`."""
 
 
-def _begin_worker(threads: int, stop: Event) -> None:
-    """Prepare a process of :class:`Processes`."""
-    global _stop  # noqa: PLW0603
-    _stop = stop
+def _begin_worker(threads: int, stop: Event, begun: Synchronized[int]) -> None:
+    """Prepare a process of :class:`Processes`; ``begun`` counts them."""
+    global _stop, _worker
+    _stop, _worker = stop, next_number(begun)
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def next_number(begun: Synchronized[int]) -> int:
+    """A number that no other process has that counts there, from 0."""
+    with begun.get_lock():
+        begun.value += 1
+        return begun.value - 1
 
 
 def _end_with_parent() -> None:
@@ -328,8 +341,10 @@ def label_image(image: InputImage, task: LabelTask, job: Path | None = None) -> 
 
 def _predictor(task: LabelTask) -> Predictor:
     """The model of a task, loaded once."""
-    key = (task.model, task.model_version, task.device)
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = worker_device(task.device, _worker, gpus)
+    key = (task.model, task.model_version, device)
     if key not in _predictors:
         _predictors.clear()
-        _predictors[key] = task.load_predictor()
+        _predictors[key] = replace(task, device=device).load_predictor()
     return _predictors[key]

@@ -24,7 +24,8 @@ from clsclip.training.ablate import NOT_ASKED, AblateSettings, ablate
 from clsclip.training.bundle import BundleSettings, bundle
 from clsclip.training.detect import DetectSettings, train_detector
 from clsclip.training.distributed import launched, process_group
-from clsclip.training.evaluate import EvaluateSettings, evaluate
+from clsclip.training.evaluate import evaluate
+from clsclip.training.evaluate_settings import EvaluateSettings
 from clsclip.training.exchange import (
     ExportSettings,
     ImportSettings,

@@ -260,5 +260,5 @@ def check_level(name: str, level: int, levels: int) -> None:
         raise InvalidConfigError(
             f"'{name}' has no resolution level {level}; it has the levels 0 to {levels - 1}."
             if levels > 1
-            else f"'{name}' has one resolution only; there is no level {level}. Leave --level out."
+            else f"'{name}' has one resolution only, level 0; there is no level {level}."
         )

@@ -1,8 +1,10 @@
-"""Where the computation runs and in which floating-point format."""
+"""Where the computation runs, in which floating-point format, and what goes wrong there."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -48,6 +50,26 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+def worker_device(name: str, worker: int, gpus: int) -> str:
+    """Device of one of several processes that compute beside each other.
+
+    Parameters
+    ----------
+    name : str
+        As :func:`choose_device` takes it. One that is named is the device of all of them.
+    worker : int
+        Number of the process, from 0.
+    gpus : int
+        CUDA GPUs that PyTorch sees.
+
+    Returns
+    -------
+    str
+        With ``auto`` and several GPUs, these in turn: ``cuda:0``, ``cuda:1``, ...
+    """
+    return f"cuda:{worker % gpus}" if name == "auto" and gpus > 1 else name
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """Floating-point format with the fastest matrix products on a device.
 
@@ -77,3 +99,22 @@ def describe_device(name: str = "auto") -> str:
     if device.type == "mps":
         return f"Apple GPU ({dtype})"
     return f"CPU ({torch.get_num_threads()} threads, {dtype})"
+
+
+@contextmanager
+def device_faults(device: torch.device) -> Iterator[None]:
+    """Turn what goes wrong on a device while something is segmented into an error for people.
+
+    Raises
+    ------
+    DeviceError
+        If its memory runs out; what PyTorch keeps of it is given back before.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        torch.cuda.empty_cache()
+        raise DeviceError(
+            f"The device {device} ran out of memory. Segment a smaller region, choose a smaller "
+            "zoom, or start the backend or the command with --device cpu."
+        ) from error

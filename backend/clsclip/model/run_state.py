@@ -175,7 +175,8 @@ def locked(run: Path) -> Iterator[None]:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout as error:
         raise BusyError(
-            f"Another process trains into '{run}' now. Wait for its end, or give another --output."
+            f"Another process trains into '{run}' now. Wait for its end, or choose another folder "
+            "(--output on the command line)."
         ) from error
     except OSError as error:
         raise FileError(f"The run directory '{run}' cannot be written ({error}).") from error

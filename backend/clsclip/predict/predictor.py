@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.config import DEFAULT_MODEL, RegionMode, SegmentSettings
-from clsclip.errors import DeviceError, InvalidConfigError
+from clsclip.errors import InvalidConfigError
 from clsclip.model.checkpoint import model_version
-from clsclip.model.device import choose_device, fast_dtype
+from clsclip.model.device import choose_device, device_faults, fast_dtype
 from clsclip.model.registry import find_model
 from clsclip.predict.aggregation import Seen, look_inside, owners_of
 from clsclip.predict.asked import Asked
@@ -240,7 +239,7 @@ class Predictor:
         used = [proposal.used for proposal in proposals]
         if proposed and not used:
             used = [_given(proposed.get(word, ())) for word in checked]
-        with torch.inference_mode(), _device_faults(self.device):
+        with torch.inference_mode(), device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             asked = self._ask(checked, templates)
             vouches = vouched and self._model.any_object
@@ -326,7 +325,7 @@ class Predictor:
         _check_zoom(zoom)
         towers, chosen = attentive_towers(self._model, self.name, layers)
         rgb = to_rgb(image, contrast_limits)
-        with torch.inference_mode(), _device_faults(self.device):
+        with torch.inference_mode(), device_faults(self.device):
             original, replaced = attention_maps(
                 to_tensor(rgb).to(self.device),
                 self._ask(checked, templates),
@@ -359,7 +358,7 @@ class Predictor:
         InvalidImageError, DeviceError
         """
         rgb = to_rgb(image, contrast_limits)
-        with torch.inference_mode(), _device_faults(self.device):
+        with torch.inference_mode(), device_faults(self.device):
             side = (self._reads.size, self._reads.size)
             pixels = resize(to_tensor(rgb).to(self.device), side).to(self.dtype)
             mean = F.normalize(self._model.patch_tokens(pixels)[0].float().mean(0), dim=0)
@@ -378,11 +377,11 @@ class Predictor:
         ------
         InvalidWordError
         """
-        with torch.inference_mode(), _device_faults(self.device):
+        with torch.inference_mode(), device_faults(self.device):
             asked = self._ask(check_words(tuple(words)), templates)
 
         def probabilities(crops: Tensor) -> Sequence[Tensor]:
-            with torch.inference_mode(), _device_faults(self.device):
+            with torch.inference_mode(), device_faults(self.device):
                 return list(asked.probabilities(crops))
 
         size = self._reads.size
@@ -399,7 +398,7 @@ class Predictor:
         boxes = boxes_within(drawn, (rgb.shape[0], rgb.shape[1])) if len(drawn) else None
         proposals = []
         steps.expect(len(words))
-        with _device_faults(self.device):
+        with device_faults(self.device):
             for word in words:
                 steps.check()
                 proposals.append(
@@ -446,15 +445,3 @@ def _check_zoom(zoom: float | None) -> None:
     largest = float(next(limit.le for limit in limits if hasattr(limit, "le")))
     if zoom is not None and not 0.0 < zoom <= largest:
         raise InvalidConfigError(f"The zoom is {zoom}; it must be above 0 and at most {largest:g}.")
-
-
-@contextmanager
-def _device_faults(device: torch.device) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        torch.cuda.empty_cache()
-        raise DeviceError(
-            f"The device {device} ran out of memory. Segment a smaller region, choose a smaller "
-            "zoom, or use --device cpu."
-        ) from error

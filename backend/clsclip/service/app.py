@@ -46,9 +46,9 @@ from clsclip.wire import (
     ModelList,
     ModelWindow,
     Progress,
-    encode_segmentation,
     error_json,
 )
+from clsclip.wire_segmentation import encode_segmentation
 
 RETRY_AFTER_SECONDS: Final = 5
 """When a client that was told to come back should do so."""

@@ -31,7 +31,8 @@ from clsclip.training.ablation_tables import (
     required_variants,
     table_markdown,
 )
-from clsclip.training.evaluate import ANNOTATED, EvaluateSettings, evaluate, plain
+from clsclip.training.evaluate import evaluate
+from clsclip.training.evaluate_settings import ANNOTATED, EvaluateSettings, plain
 from clsclip.training.fit import FREE, FitSettings, fit
 from clsclip.training.folds import fold_source, fold_words
 from clsclip.training.run import RUN_FILE, require_same_settings

@@ -129,10 +129,11 @@ def _draft(root: Path, name: str) -> Iterator[Path]:
         ) from error
     else:
         shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):  # Windows removes no open file
+            Path(lock.lock_file).unlink()  # while it is ours, or another process may hold it
     finally:
         lock.release()
     with suppress(OSError):
-        Path(lock.lock_file).unlink()
         draft.parent.rmdir()  # not if another data set is being fetched
 
 

@@ -316,7 +316,7 @@ def require_same_settings(path: Path, settings: Settings, free: Collection[str] 
     if other:
         raise CheckpointError(
             f"The run in '{path}' was started with other settings: {other}. Give the same ones to "
-            "go on, or another --output."
+            "go on, or begin another run (with another --output on the command line)."
         )
 
 

@@ -101,7 +101,8 @@ class Taught(Settings):
         folder = Path(self.store)
         if not folder.is_dir():
             raise NotFoundError(
-                f"There is no annotation store in '{folder}'. Give the folder of one with --store."
+                f"There is no annotation store in '{folder}'. If it was moved, put it back, or "
+                "name its folder (--store on the command line)."
             )
         words = accepted_words(self.word)
         with AnnotationStore(folder, database or self.database) as store:
