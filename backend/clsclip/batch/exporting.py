@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clsclip.batch.exports import Labelled, exporter, read_labelled_output
+from clsclip.batch.exports import Exporter, Labelled, exporter, read_labelled_output
 from clsclip.batch.files import label_file
 from clsclip.batch.inputs import InputImage
 from clsclip.batch.manifest import Manifest, ManifestRow
@@ -49,21 +49,24 @@ def add_formats(
     OSError
         If exports cannot be written.
     """
-    exporters = {name: exporter(name, output, words) for name in formats if name != "tiff"}
+    exporters: dict[LabelFormat, Exporter] = {
+        name: exporter(name, output, words) for name in formats if name != "tiff"
+    }
     reviews = Reviews(output)
     changed = {}
     for image in images:
         row = begun.kept.get(image.key)
         if row is None:
             continue
-        lacking = begun.added if row.status == "done" else tuple(exporters)
+        wanted = begun.added if row.status == "done" else formats
+        lacking = [exporters[name] for name in wanted if name in exporters]
         if not lacking:
             continue
         with reviews.held():  # or a correction would be exported as it was before
             try:
                 labelled = read_labelled_output(output, image.file, image.key, words)
-                for name in lacking:
-                    exporters[name].write(labelled)
+                for each in lacking:
+                    each.write(labelled)
             except ClsClipError as error:
                 changed[image.key] = replace(row, status="failed", error=error.message)
             else:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.job import PAUSE_FILE, THUMBNAILS
+from clsclip.batch.job import PAUSE_FILE, THUMBNAILS, list_images, listed_images
 from clsclip.batch.manifest import Manifest
 from clsclip.batch.outputs import CLASSES_FILE
 from clsclip.batch.reviews import Reviews
@@ -46,7 +46,13 @@ from clsclip.service.batch_record import (
     batches_folder,
     read_batch,
 )
-from clsclip.service.batch_request import check_output, checked, make_output, new_folder
+from clsclip.service.batch_request import (
+    check_copies,
+    check_output,
+    checked,
+    make_output,
+    new_folder,
+)
 from clsclip.service.export_renewal import ExportRenewal
 from clsclip.service.run_processes import (
     RunProcesses,
@@ -56,11 +62,13 @@ from clsclip.service.run_processes import (
 )
 from clsclip.wire_batch import (
     Batch,
+    BatchCheck,
     BatchFile,
     BatchFiles,
     BatchRequest,
     FileOrder,
     FileStatus,
+    ImageCopy,
 )
 
 COMMAND: Final = (sys.executable, "-P", "-m", "clsclip.cli.label")
@@ -106,6 +114,7 @@ class BatchProcesses:
         """
         asked, images = checked(request)
         check_output(asked, images)
+        check_copies(asked, whole=True)
         with self._starting():
             make_output(asked)
             before = _kept(asked, images)
@@ -114,10 +123,27 @@ class BatchProcesses:
                 folder = new_folder(batches_folder(), Path(asked.output), started)
             except OSError as error:
                 raise FileError(f"'{batches_folder()}' cannot be written ({error}).") from error
+            if asked.copies:  # else the process lists them
+                list_images(folder, images)
+                asked = asked.model_copy(update={"copies": ()})
             record = BatchRecord(request=asked, started=started, device=self._settings.device)
             write_record(folder / RECORD_FILE, record)
             self._run(folder, record, before, 0.0)
         return self._read(folder, record)
+
+    def check(self, request: BatchRequest) -> BatchCheck:
+        """Refuse what could not be started, before somebody reads files for it.
+
+        Raises
+        ------
+        BusyError, InvalidRequestError, InvalidWordError, UnknownModelError
+            See :meth:`start`.
+        """
+        asked, images = checked(request)
+        check_output(asked, images)
+        check_copies(asked, whole=False)
+        _refuse_second()
+        return BatchCheck(files=len(images))
 
     def pause(self, name: str) -> Batch:
         """Ask a batch to wait after the present file.
@@ -138,8 +164,14 @@ class BatchProcesses:
                 file.touch()
         return self._read(folder, record)
 
-    def resume(self, name: str) -> Batch:
+    def resume(self, name: str, copies: Sequence[ImageCopy] = ()) -> Batch:
         """Go on with a batch, also with its files that failed. One that runs is left alone.
+
+        Parameters
+        ----------
+        name : str
+        copies : sequence of ImageCopy
+            Files of it that napari has read anew.
 
         Raises
         ------
@@ -157,7 +189,9 @@ class BatchProcesses:
                 raise ConflictError(
                     f"The batch '{name}' is done: all of its {batch.files} files are labelled."
                 )
+            check_copies(record.request.model_copy(update={"copies": tuple(copies)}), whole=True)
             with self._starting():
+                _note_copies(folder, copies)
                 self._unmark(folder, CANCEL_FILE, PAUSE_FILE)
                 self._run(folder, record, batch.done, batch.seconds)
         elif (folder / PAUSE_FILE).exists():
@@ -282,12 +316,7 @@ class BatchProcesses:
     def _starting(self) -> Iterator[None]:
         """No other backend starts a batch meanwhile, and none runs."""
         with self._processes.starting(batches_folder()):
-            for folder in batch_folders():
-                if batch_state(folder).state == "running":
-                    raise BusyError(
-                        f"The batch '{folder.name}' runs, and one runs at a time. Wait for its "
-                        "end, or cancel it: what is done stays, and it can be resumed."
-                    )
+            _refuse_second()
             yield
 
     def _run(self, folder: Path, record: BatchRecord, before: int, seconds: float) -> None:
@@ -316,6 +345,32 @@ class BatchProcesses:
                 asked.words,
                 asked.formats,
             )
+
+
+def _refuse_second() -> None:
+    """One batch runs at a time.
+
+    Raises
+    ------
+    BusyError
+    """
+    for folder in batch_folders():
+        if batch_state(folder).state == "running":
+            raise BusyError(
+                f"The batch '{folder.name}' runs, and one runs at a time. Wait for its end, or "
+                "cancel it: what is done stays, and it can be resumed."
+            )
+
+
+def _note_copies(folder: Path, copies: Sequence[ImageCopy]) -> None:
+    """Write down which files of a batch napari has read anew."""
+    images = listed_images(folder) if copies else None
+    if images is not None:
+        known = {Path(copy.file): copy for copy in copies}
+        list_images(
+            folder,
+            [each.with_copy(known[each.file]) if each.file in known else each for each in images],
+        )
 
 
 def _image(content: BatchContent, name: str, number: int) -> InputImage:
@@ -356,7 +411,9 @@ def _arguments(folder: Path, record: BatchRecord) -> list[str]:
         f"--format={','.join(asked.formats)}", f"--device={record.device}",
         f"--job={folder.absolute()}",
     ]  # fmt: skip
-    for name, value in asked.model_dump(exclude={"inputs", "words", "output", "formats"}).items():
+    for name, value in asked.model_dump(
+        exclude={"inputs", "words", "output", "formats", "copies"}
+    ).items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
             arguments.append(f"--{option}" if value else f"--no-{option}")
