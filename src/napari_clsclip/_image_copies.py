@@ -42,7 +42,22 @@ def copy_of(folder: Path, file: Path) -> Path:
         now = file.stat()
     except OSError as error:
         raise InvalidImageError(f"'{file}' cannot be read ({error}).") from error
-    return folder / f"{_of(file)}{now.st_size:x}-{now.st_mtime_ns:x}.ome.tif"
+    path = hashlib.blake2b(os.fsencode(file), digest_size=6).hexdigest()
+    stem = os.fsencode(file.stem)[:_STEM].decode(errors="ignore")
+    return folder / f"{stem}-{path}-{now.st_size:x}-{now.st_mtime_ns:x}.ome.tif"
+
+
+def copies_there(folder: Path) -> dict[str, list[Path]]:
+    """Copies in a folder by the file that they are of, see :func:`file_part`."""
+    found: dict[str, list[Path]] = {}
+    for copy in folder.glob("*.ome.tif"):
+        found.setdefault(file_part(copy), []).append(copy)
+    return found
+
+
+def file_part(copy: Path) -> str:
+    """The part of the name that the copies of all states of a file share."""
+    return copy.name.rsplit("-", 2)[0]
 
 
 def write_copy(
@@ -60,7 +75,7 @@ def write_copy(
     file : Path
         Names the image in messages.
     target : Path
-        See :func:`copy_of`; copies of other states of the file are removed.
+        See :func:`copy_of`.
     progress : callable
         Told before each plane its number, from 0, and how many there are. What it raises ends the
         writing.
@@ -96,9 +111,6 @@ def write_copy(
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-        for old in target.parent.iterdir():
-            if old.name.startswith(_of(file)) and old != target:
-                old.unlink(missing_ok=True)
     except OSError as error:
         raise FileError(
             f"'{target}', the copy of '{file}', cannot be written ({error}). Free space there, or "
@@ -179,13 +191,6 @@ class _Content:
             except Exception as error:  # readers are other people's code
                 raise unreadable(self.file, error) from error
             yield plane
-
-
-def _of(file: Path) -> str:
-    """How the names of the copies of a file begin."""
-    path = hashlib.blake2b(os.fsencode(file), digest_size=6).hexdigest()
-    stem = os.fsencode(file.stem)[:_STEM].decode(errors="ignore")
-    return f"{stem}-{path}-"
 
 
 def _stored(dtype: np.dtype[Any], file: Path) -> np.dtype[Any]:

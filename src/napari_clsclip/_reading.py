@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from clsclip.errors import CancelledError, InvalidImageError
 from clsclip.wire_batch import ImageCopy
 from napari_clsclip._foreign_files import ForeignFile
-from napari_clsclip._image_copies import copy_of, write_copy
+from napari_clsclip._image_copies import copies_there, copy_of, file_part, write_copy
 from napari_clsclip._image_reading import read_image_layer
 
 
@@ -76,11 +77,14 @@ class Reading:
         FileError
             If a copy cannot be written; the others could not be either.
         """
-        copies = []
+        copies, there = [], copies_there(folder)
         for number, file in enumerate(files):
             self.progress = ReadingProgress(number, len(files), file.file.name)
             self._check()
-            copies.append(self._copy(file, folder))
+            copy = self._copy(file, folder)
+            copies.append(copy)
+            if copy.copied_to:
+                _discard_others(there, Path(copy.copied_to))
         return tuple(copies)
 
     def _copy(self, file: ForeignFile, folder: Path) -> ImageCopy:
@@ -105,3 +109,11 @@ class Reading:
     def _check(self) -> None:
         if self._cancelled.is_set() or self._closing.is_set():
             raise CancelledError("Cancelled. What was read is kept; press the button to go on.")
+
+
+def _discard_others(there: dict[str, list[Path]], copy: Path) -> None:
+    """Remove copies of the same file as it was before."""
+    for old in there.get(file_part(copy), ()):
+        if old != copy:
+            with suppress(OSError):  # some systems keep what is open for review
+                old.unlink()

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from tifffile import imwrite
 
 from clsclip.batch.files import label_file, read_labels, write_labels
 from clsclip.batch.job import FILES_FILE
@@ -29,6 +30,7 @@ from clsclip.service.batch_request import new_folder
 from clsclip.service.run_processes import write_record
 from clsclip.wire import TOKEN_VARIABLE, ErrorAnswer, ReadyLine
 from clsclip.wire_batch import (
+    COPIES_FOLDER,
     Batch,
     BatchFile,
     BatchFiles,
@@ -68,10 +70,13 @@ def images(tmp_path: Path) -> Path:
     return root
 
 
-def post(http: httpx.Client, images: Path, **changes: Any) -> httpx.Response:
+def asked(images: Path, **changes: Any) -> dict[str, Any]:
     output = str(images.parent / "cell labels")
-    asked = {"inputs": [str(images)], "words": ["cell", "rim"], "output": output, **changes}
-    return http.post("/v1/batches", json=asked)
+    return {"inputs": [str(images)], "words": ["cell", "rim"], "output": output, **changes}
+
+
+def post(http: httpx.Client, images: Path, **changes: Any) -> httpx.Response:
+    return http.post("/v1/batches", json=asked(images, **changes))
 
 
 def started(answer: httpx.Response) -> Batch:
@@ -605,6 +610,100 @@ def test_previews_that_are_given_up(
     assert "by nought" in found.notes[0]
 
 
+# ---- files that napari reads ----
+
+
+def write_foreign(images: Path, *names: str) -> Path:
+    """Files that no backend can read; returns the folder for their copies."""
+    for name in names:
+        (images / name).write_bytes(b"of another format")
+    copies = images.parent / "cell labels" / COPIES_FOLDER
+    copies.mkdir(parents=True)
+    return copies
+
+
+def write_copy(copies: Path, file: Path, planes: int = 1) -> dict[str, str]:
+    copy = copies / f"{file.stem}.ome.tif"
+    pixels = np.zeros((planes, 20, 24), np.uint8)
+    pixels[:, 4:12] = 200
+    imwrite(copy, pixels, photometric="minisblack", metadata={"axes": "ZYX"})
+    return {"file": str(file), "copied_to": str(copy)}
+
+
+def test_files_that_napari_reads(serve: Any, gated: Any, images: Path, folder: Path) -> None:
+    http = serve(gated, None, STUB).http
+    copies = write_foreign(images, "g.czi", "h.czi", "i.czi")
+    unread = [{"file": str(images / f"{name}.czi")} for name in "ghi"]
+    checked = http.post("/v1/batches/check", json=asked(images, copies=unread))
+    assert checked.json() == {"files": 9}
+    read = [
+        write_copy(copies, images / "g.czi"),
+        {"file": str(images / "h.czi"), "error": "'h.czi' is encrypted."},
+        {"file": str(images / "gone.czi"), "error": "Not among the images."},
+    ]
+    batch = started(post(http, images, formats=["tiff", "coco"], copies=read))
+    assert batch.request.copies == ()  # they are not told again and again
+    assert "copies" not in http.get("/v1/batches").text
+    eventually(lambda: told(http, batch.name).state == "done")
+    assert counts(told(http, batch.name)) == (8, 6, 2, 0)
+    found = files(http, batch.name).files
+    assert [Path(each.file).name for each in found[-2:]] == ["g.czi", "h.czi"]
+    assert found[-2].labels == str(images.parent / "cell labels" / "g.tif")
+    assert (found[-2].copied_to, found[0].copied_to) == (read[0]["copied_to"], "")
+    assert (found[-1].status, found[-1].error) == ("failed", "'h.czi' is encrypted.")
+    assert "copied_to" not in http.get(f"/v1/batches/{batch.name}/files", params={"count": 1}).text
+    listed = json.loads((images.parent / "cell labels" / "coco.json").read_text())
+    assert "g.czi" in [image["file_name"] for image in listed["images"]]
+    assert review(http, batch.name, 6).json()["accepted"]
+
+    Path(read[0]["copied_to"]).unlink()  # nobody needs it any more
+    (images / "good").touch()
+    path = f"/v1/batches/{batch.name}/resume"
+    gone = {"copies": [{"file": str(images / "h.czi"), "copied_to": str(copies / "no.ome.tif")}]}
+    answer = http.post(path, json=gone)
+    assert code(answer) == INVALID
+    assert "does not see" in answer.json()["error"]["message"]
+    again = {"copies": [write_copy(copies, images / "h.czi")]}
+    assert http.post(path, json=again).status_code == 200
+    eventually(lambda: told(http, batch.name).state == "done")
+    assert counts(told(http, batch.name)) == (8, 8, 0, 1)
+
+
+def test_copies_that_the_backend_does_not_see(serve: Any, gated: Any, images: Path) -> None:
+    gated.gate.set()
+    http = serve(gated, None, STUB).http
+    copies = write_foreign(images, "g.czi")
+    read = write_copy(copies, images / "g.czi")
+    Path(read["copied_to"]).unlink()
+    answer = post(http, images, copies=[read])
+    assert code(answer) == INVALID
+    assert "It probably runs on another machine" in answer.json()["error"]["message"]
+    copies.rmdir()
+    answer = http.post("/v1/batches/check", json=asked(images, copies=[{"file": read["file"]}]))
+    assert code(answer) == INVALID
+    assert f"the backend does not see '{copies}'" in answer.json()["error"]["message"]
+    found = BatchPreview.model_validate_json(preview(http, images, copies=[read]).content)
+    assert (found.files, len(found.notes)) == (7, 1)
+    assert "does not see" in found.notes[0]
+    assert http.get("/v1/batches").json() == {"batches": []}
+
+
+def test_preview_with_files_that_napari_reads(serve: Any, gated: Any, images: Path) -> None:
+    gated.gate.set()
+    copies = write_foreign(images, "g.czi", "h.czi", "i.czi")
+    for file in images.glob("*.png"):
+        file.unlink()
+    read = [write_copy(copies, images / "g.czi", planes=5)]
+    read += [{"file": str(images / f"{name}.czi")} for name in "hi"]
+    found = BatchPreview.model_validate_json(
+        preview(serve(gated).http, images, copies=read).content
+    )
+    assert (found.files, found.pixels) == (3, 3 * 5 * 20 * 24)  # all like the one that was read
+    assert found.bytes == 3 * len(b"of another format")
+    assert found.seconds is not None
+    assert found.notes == ()
+
+
 # ---- the command itself ----
 
 
@@ -615,9 +714,9 @@ def test_the_real_command(
     (images / "c bad.png").write_bytes(b"no picture")
     output = images.parent / "cell labels"
     http = serve(gated).http
-    asked = {"model": str(tiny_model), "formats": ["tiff", "png", "coco"], "zoom": 1.0,
+    settings = {"model": str(tiny_model), "formats": ["tiff", "png", "coco"], "zoom": 1.0,
              "threshold": 0.4, "pattern": "*.png", "recursive": True}  # fmt: skip
-    name = started(post(http, images, **asked)).name
+    name = started(post(http, images, **settings)).name
     eventually(lambda: told(http, name).state == "done", 2 * PATIENCE)
     assert counts(told(http, name)) == (6, 5, 1, 0)
     (bad,) = files(http, name, status="failed").files

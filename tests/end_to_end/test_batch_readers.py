@@ -1,4 +1,4 @@
-"""Files that only a reader plugin opens, through the Batch tab: read, labelled, retried, reviewed."""
+"""Files that only a reader plugin opens, in the Batch tab: read, labelled, retried, reviewed."""
 
 from __future__ import annotations
 

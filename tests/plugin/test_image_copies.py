@@ -40,9 +40,7 @@ def copy_of(file: Path, folder: Path, reading: Reading | None = None) -> ImageCo
 
 
 def request(*inputs: Path, output: Path, **how: Any) -> BatchRequest:
-    return BatchRequest(
-        inputs=tuple(map(str, inputs)), words=("cell",), output=str(output), **how
-    )
+    return BatchRequest(inputs=tuple(map(str, inputs)), words=("cell",), output=str(output), **how)
 
 
 def test_which_files_a_plugin_has_to_read(
@@ -174,9 +172,7 @@ def test_what_cannot_be_read_has_a_reason_and_leaves_nothing(
 
 def test_cancelled_between_two_planes(reader: InventedReader, tmp_path: Path) -> None:
     pixels = np.zeros((6, 20, 30), np.uint8)
-    file = write_invented(
-        tmp_path / "a.inv", pixels, lazy=True, about={"contrast_limits": (0, 1)}
-    )
+    file = write_invented(tmp_path / "a.inv", pixels, lazy=True, about={"contrast_limits": (0, 1)})
     reading = Reading(threading.Event())
     tell = reading._tell
 
