@@ -111,9 +111,10 @@ def write_copy(
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-    except OSError as error:
+    except OSError as error:  # numpy's has no number, and only counts what was written
+        why = f"{error}" if error.errno else f"the disk is full: {error}"
         raise FileError(
-            f"'{target}', the copy of '{file}', cannot be written ({error}). Free space there, or "
+            f"'{target}', the copy of '{file}', cannot be written ({why}). Free space there, or "
             "choose another output folder."
         ) from error
 

@@ -110,7 +110,7 @@ def test_progress_cancel_and_start_again(
     wait(qtbot, lambda: "reads 2 of 3" in row.text.text() and row.isVisible())
     assert row.text.text() == "napari reads 2 of 3: b.inv …"
     assert row.bar.value() == 333
-    assert cut_off(tab) == []
+    assert cut_off(row) == []
     assert not form.start_button.isEnabled()
     assert not form.preview_button.isEnabled()
     assert form.reason.text() == "napari reads files …"
@@ -154,8 +154,9 @@ def test_what_the_backend_refuses_is_not_read(
 
 
 def test_a_full_disk_begins_nothing(
-    tab: BatchTab, stub: BatchStub, monkeypatch: pytest.MonkeyPatch, qtbot: QtBot
-) -> None:
+    tab: BatchTab, stub: BatchStub, reader: InventedReader, monkeypatch: pytest.MonkeyPatch,
+    qtbot: QtBot,
+) -> None:  # fmt: skip
     monkeypatch.setattr(_image_copies.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     tab.form.start_button.click()
     wait(qtbot, lambda: "Free space" in tab.message.text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,15 +189,29 @@ def test_cancelled_between_two_planes(reader: InventedReader, tmp_path: Path) ->
     assert list((tmp_path / "copies").iterdir()) == []
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("this user may not mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
 def test_a_disk_without_room(
-    reader: InventedReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reader: InventedReader, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_invented(tmp_path / "a.inv", np.zeros((400, 500), np.uint16))
-    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(FileError, match=r"no room.*a\.inv.*0 MB, and 0 MB are free\. Free space"):
-        copy_of(file, tmp_path / "copies")
-    monkeypatch.undo()
+    file = write_invented(tmp_path / "a.inv", np.zeros((6, 400, 500), np.uint16))
+    with pytest.raises(FileError, match=r"no room.*a\.inv.*2 MB, and 1 MB are free\. Free space"):
+        copy_of(file, small_disk)
+    plenty = shutil.disk_usage(tmp_path)  # others fill it meanwhile
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: plenty)
+    with pytest.raises(FileError, match=r"a\.inv.*(disk is full|No space left).*Free space there"):
+        copy_of(file, small_disk)
+    assert list(small_disk.iterdir()) == []
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match=r"cannot be written .*choose another output folder"):
         copy_of(file, tmp_path / "file")
