@@ -29,6 +29,7 @@ from napari_clsclip._supervisor import BackendState
 from napari_clsclip._thread_job import Errand
 
 _GAP: Final = 8
+_FILES_FIRST: Final = "Looking at the files …"
 _LOOKING: Final = "Looking at the files, and labelling one of them …"
 
 
@@ -165,7 +166,7 @@ class BatchTab(QWidget):
         if watch.problem or watch.ordering:
             return watch.problem or watch.ordering
         if self.beginning.reading is not None:
-            return "napari reads files …"
+            return _FILES_FIRST
         return "Asking the backend …" if watch.batches is None else ""
 
     def _other(self) -> str:

@@ -113,7 +113,7 @@ def test_progress_cancel_and_start_again(
     assert cut_off(row) == []
     assert not form.start_button.isEnabled()
     assert not form.preview_button.isEnabled()
-    assert form.reason.text() == "napari reads files …"
+    assert form.reason.text() == "Looking at the files …"
     assert [copy.copied_to for copy in stub.checked[0].copies] == [""] * 3
     row.cancel_button.click()
     gate.set()
