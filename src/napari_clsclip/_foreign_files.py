@@ -40,8 +40,8 @@ class ForeignFiles:
     ----------
     files : tuple of ForeignFile
     left_out : tuple of Path
-        Further ones, beside which another image would be labelled in a file of the same name: that
-        one is.
+        Further ones, beside which an image that the backend reads would be labelled in a file of
+        the same name: that one is.
     """
 
     files: tuple[ForeignFile, ...]
@@ -65,7 +65,6 @@ def foreign_files(request: BatchRequest) -> ForeignFiles:
         if found[file] in taken:
             left_out.append(file)
         else:
-            taken.add(found[file])
             files.append(ForeignFile(file, reader))
     return ForeignFiles(tuple(files), tuple(left_out))
 

@@ -70,7 +70,8 @@ def test_which_files_a_plugin_has_to_read(
     assert found(folder / "c.npy", folder / "e.txt", folder / "gone", folder / "gone.inv") == (
         ["c.npy napari"], [],
     )  # fmt: skip
-    assert found(folder, folder / "below")[0] == flat  # one of two of the same key
+    both = found(folder, folder / "below")  # of two of the same key, the backend tells
+    assert both[0] == [*flat, "below/b.inv invented"]
     assert reader.files == []
     with invented_reader("*", "*.*", name="greedy"):  # nobody asks a plugin that takes anything
         assert found(folder)[0] == flat

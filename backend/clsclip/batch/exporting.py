@@ -60,7 +60,7 @@ def add_formats(
             continue
         wanted = begun.added if row.status == "done" else formats
         lacking = [exporters[name] for name in wanted if name in exporters]
-        if not lacking:
+        if row.status == "done" and not lacking:
             continue
         with reviews.held():  # or a correction would be exported as it was before
             try:
