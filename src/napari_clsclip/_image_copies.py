@@ -108,6 +108,8 @@ def write_copy(
                 photometric="rgb" if content.colours else "minisblack",
                 metadata=content.metadata,
             )
+            with draft.open("rb") as written:
+                os.fsync(written.fileno())  # what has its name is whole, also after a power cut
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)

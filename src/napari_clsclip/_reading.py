@@ -10,12 +10,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from clsclip.errors import CancelledError, InvalidImageError
+from filelock import FileLock, Timeout
+
+from clsclip.errors import BusyError, CancelledError, FileError, InvalidImageError
 from clsclip.wire_batch import ImageCopy
 from napari_clsclip._foreign_files import ForeignFile
 from napari_clsclip._image_copies import copies_there, copy_of, file_part, write_copy
 from napari_clsclip._image_reading import read_image_layer
+
+LOCK_FILE: Final = ".lock"
+LOCK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,21 @@ class Reading:
         CancelledError
         FileError
             If a copy cannot be written; the others could not be either.
+        BusyError
+            If another window reads files into the folder.
         """
+        try:
+            with FileLock(folder / LOCK_FILE, timeout=LOCK_SECONDS):
+                return self._read(files, folder)
+        except Timeout as error:
+            raise BusyError(
+                f"Another napari window reads files into '{folder}' now. Wait for its end, or "
+                "choose another output folder."
+            ) from error
+        except OSError as error:
+            raise FileError(f"'{folder}' cannot be written ({error}).") from error
+
+    def _read(self, files: Sequence[ForeignFile], folder: Path) -> tuple[ImageCopy, ...]:
         copies, there = [], copies_there(folder)
         for number, file in enumerate(files):
             self.progress = ReadingProgress(number, len(files), file.file.name)

@@ -14,12 +14,14 @@ import npe2
 import numpy as np
 import pytest
 import tifffile
+from filelock import FileLock
 from PIL import Image
 
-from clsclip.errors import CancelledError, FileError
+from clsclip.errors import BusyError, CancelledError, FileError
 from clsclip.image_sources import open_source
 from clsclip.wire_batch import BatchRequest, ImageCopy
 from invented_reader import InventedReader, invented_reader, write_invented
+from napari_clsclip import _reading
 from napari_clsclip._foreign_files import ForeignFile, foreign_files
 from napari_clsclip._image_copies import open_copy
 from napari_clsclip._image_reading import claiming_reader
@@ -34,6 +36,7 @@ def reader() -> Iterator[InventedReader]:
 
 
 def copy_of(file: Path, folder: Path, reading: Reading | None = None) -> ImageCopy:
+    folder.mkdir(exist_ok=True)
     reading = reading or Reading(threading.Event())
     (copy,) = reading.read([ForeignFile(file, "invented")], folder)
     assert copy.file == str(file)
@@ -115,7 +118,9 @@ def test_a_copy_has_the_pixels_of_the_first_image(
     assert shown is not None
     np.testing.assert_array_equal(shown[0], first.reshape(kept))
     assert shown[1] == {"rgb": axes.endswith("S")}
-    assert [each.name for each in (tmp_path / "copies").iterdir()] == [Path(copy.copied_to).name]
+    assert [each.name for each in (tmp_path / "copies").glob("*.tif*")] == [
+        Path(copy.copied_to).name
+    ]
 
 
 def test_lazy_pixels_are_read_plane_by_plane_with_their_size(
@@ -139,7 +144,7 @@ def test_lazy_pixels_are_read_plane_by_plane_with_their_size(
     os.utime(file, ns=(1, 1))
     again = copy_of(file, tmp_path / "copies")
     assert again.copied_to != copy.copied_to
-    assert [str(each) for each in (tmp_path / "copies").iterdir()] == [again.copied_to]
+    assert [str(each) for each in (tmp_path / "copies").glob("*.tif*")] == [again.copied_to]
     assert open_copy(Path(copy.copied_to)) is None
 
 
@@ -169,7 +174,7 @@ def test_what_cannot_be_read_has_a_reason_and_leaves_nothing(
         assert Path(copy.file).name in copy.error
         assert copy.copied_to == ""
     assert copies[5].copied_to == copies[0].copied_to  # there is a copy already
-    assert [str(each) for each in folder.iterdir()] == [copies[0].copied_to]
+    assert [str(each) for each in folder.glob("*.tif*")] == [copies[0].copied_to]
 
 
 def test_cancelled_between_two_planes(reader: InventedReader, tmp_path: Path) -> None:
@@ -187,7 +192,7 @@ def test_cancelled_between_two_planes(reader: InventedReader, tmp_path: Path) ->
     with pytest.raises(CancelledError, match="What was read is kept"):
         copy_of(file, tmp_path / "copies", reading)
     assert reader.planes == [0, 0, 1]
-    assert list((tmp_path / "copies").iterdir()) == []
+    assert list((tmp_path / "copies").glob("*.tif*")) == []
 
 
 @pytest.fixture
@@ -212,10 +217,19 @@ def test_a_disk_without_room(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: plenty)
     with pytest.raises(FileError, match=r"a\.inv.*(disk is full|No space left).*Free space there"):
         copy_of(file, small_disk)
-    assert list(small_disk.iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(FileError, match=r"cannot be written .*choose another output folder"):
-        copy_of(file, tmp_path / "file")
+    assert [each.name for each in small_disk.iterdir()] == [".lock"]
+
+
+def test_two_windows_exclude_each_other(
+    reader: InventedReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_invented(tmp_path / "a.inv", np.zeros((20, 30), np.uint16))
+    monkeypatch.setattr(_reading, "LOCK_SECONDS", 0.1)
+    with FileLock(tmp_path / ".lock"), pytest.raises(BusyError, match="Another napari window"):
+        copy_of(file, tmp_path)
+    assert reader.files == []
+    (tmp_path / ".a.new").touch()  # a window that was killed
+    assert copy_of(file, tmp_path).error == ""
 
 
 def test_napari_reads_arrays_by_itself(reader: InventedReader, tmp_path: Path) -> None:

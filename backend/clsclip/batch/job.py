@@ -27,6 +27,7 @@ from clsclip.model.run_state import (
     locked,
     write_state,
 )
+from clsclip.wire_batch import ImageCopy
 
 FILES_FILE: Final = "files.json"
 """``[{"file": ..., "key": ...}, ...]``: the images of the job, in order; they stay the same.
@@ -85,6 +86,22 @@ def list_images(folder: Path, images: Sequence[InputImage]) -> None:
         write_atomically(folder / FILES_FILE, json.dumps(rows, indent=0).encode())
     except OSError as error:
         raise FileError(f"'{folder / FILES_FILE}' cannot be written ({error}).") from error
+
+
+def note_copies(folder: Path, copies: Sequence[ImageCopy]) -> None:
+    """Write down which images of the job of a folder napari has read anew.
+
+    Raises
+    ------
+    FileError
+    """
+    images = listed_images(folder) if copies else None
+    if images is not None:
+        known = {Path(copy.file): copy for copy in copies}
+        list_images(
+            folder,
+            [each.with_copy(known[each.file]) if each.file in known else each for each in images],
+        )
 
 
 def _listed(*, file: str, key: str, copied_to: str = "", fault: str = "") -> InputImage:

@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.job import PAUSE_FILE, THUMBNAILS, list_images, listed_images
+from clsclip.batch.job import PAUSE_FILE, THUMBNAILS, list_images, note_copies
 from clsclip.batch.manifest import Manifest
 from clsclip.batch.outputs import CLASSES_FILE
 from clsclip.batch.reviews import Reviews
 from clsclip.config import BackendSettings
 from clsclip.errors import (
-    BusyError,
     CheckpointError,
     ConflictError,
     FileError,
@@ -44,7 +43,9 @@ from clsclip.service.batch_record import (
     batch_folders,
     batch_state,
     batches_folder,
+    command_arguments,
     read_batch,
+    refuse_second,
 )
 from clsclip.service.batch_request import (
     check_copies,
@@ -132,17 +133,11 @@ class BatchProcesses:
         return self._read(folder, record)
 
     def check(self, request: BatchRequest) -> BatchCheck:
-        """Refuse what could not be started, before somebody reads files for it.
-
-        Raises
-        ------
-        BusyError, InvalidRequestError, InvalidWordError, UnknownModelError
-            See :meth:`start`.
-        """
+        """Refuse what :meth:`start` would, before somebody reads files for it."""
         asked, images = checked(request)
         check_output(asked, images)
         check_copies(asked, whole=False)
-        _refuse_second()
+        refuse_second()
         return BatchCheck(files=len(images))
 
     def pause(self, name: str) -> Batch:
@@ -191,7 +186,7 @@ class BatchProcesses:
                 )
             check_copies(record.request.model_copy(update={"copies": tuple(copies)}), whole=True)
             with self._starting():
-                _note_copies(folder, copies)
+                note_copies(folder, copies)
                 self._unmark(folder, CANCEL_FILE, PAUSE_FILE)
                 self._run(folder, record, batch.done, batch.seconds)
         elif (folder / PAUSE_FILE).exists():
@@ -316,14 +311,15 @@ class BatchProcesses:
     def _starting(self) -> Iterator[None]:
         """No other backend starts a batch meanwhile, and none runs."""
         with self._processes.starting(batches_folder()):
-            _refuse_second()
+            refuse_second()
             yield
 
     def _run(self, folder: Path, record: BatchRecord, before: int, seconds: float) -> None:
         """Start the process; ``before`` files were labelled, and ``seconds`` worked, before."""
         session = BatchSession(begun=time.time(), before=before)
         write_record(folder / SESSION_FILE, session)
-        self._processes.start(folder, [*self._command, *_arguments(folder, record)], {}, seconds)
+        command = [*self._command, *command_arguments(folder, record)]
+        self._processes.start(folder, command, {}, seconds)
 
     def _unmark(self, folder: Path, *names: str) -> None:
         for name in names:
@@ -345,32 +341,6 @@ class BatchProcesses:
                 asked.words,
                 asked.formats,
             )
-
-
-def _refuse_second() -> None:
-    """One batch runs at a time.
-
-    Raises
-    ------
-    BusyError
-    """
-    for folder in batch_folders():
-        if batch_state(folder).state == "running":
-            raise BusyError(
-                f"The batch '{folder.name}' runs, and one runs at a time. Wait for its end, or "
-                "cancel it: what is done stays, and it can be resumed."
-            )
-
-
-def _note_copies(folder: Path, copies: Sequence[ImageCopy]) -> None:
-    """Write down which files of a batch napari has read anew."""
-    images = listed_images(folder) if copies else None
-    if images is not None:
-        known = {Path(copy.file): copy for copy in copies}
-        list_images(
-            folder,
-            [each.with_copy(known[each.file]) if each.file in known else each for each in images],
-        )
 
 
 def _image(content: BatchContent, name: str, number: int) -> InputImage:
@@ -402,24 +372,6 @@ def _check_words(output: Path, words: tuple[str, ...]) -> None:
             f"'{output}' was labelled with other words since: {', '.join(found)}. Review it in the "
             "batch that did so."
         )
-
-
-def _arguments(folder: Path, record: BatchRecord) -> list[str]:
-    asked = record.request
-    arguments = [
-        *asked.inputs, f"--words={','.join(asked.words)}", f"--output={asked.output}",
-        f"--format={','.join(asked.formats)}", f"--device={record.device}",
-        f"--job={folder.absolute()}",
-    ]  # fmt: skip
-    for name, value in asked.model_dump(
-        exclude={"inputs", "words", "output", "formats", "copies"}
-    ).items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None:
-            arguments.append(f"--{option}={value}")
-    return arguments
 
 
 def _kept(request: BatchRequest, images: Sequence[InputImage]) -> int:
