@@ -14,6 +14,7 @@ import numpy as np
 from napari.layers import Image
 
 from clsclip.errors import InvalidImageError
+from napari_clsclip._foreign_files import foreign_reader
 from napari_clsclip._image_reading import NO_IMAGES, read_image_layer
 from napari_clsclip._layers import Plane, middle_plane
 from napari_clsclip._plane_choice import EveryPlane
@@ -57,7 +58,7 @@ class Candidate:
             return self.plane, self.position
         if self.file is None:
             raise InvalidImageError(f"'{self.name}' is neither a plane nor a file.")
-        layer = read_image_layer(self.file)
+        layer = read_image_layer(self.file, foreign_reader(self.file))
         plane = middle_plane(layer)
         return plane, finest_position(plane, layer.level_shapes[0])
 
