@@ -19,12 +19,20 @@ import tifffile
 from PIL import Image
 from pydantic import BaseModel
 
-from clsclip.errors import ClsClipError, ConflictError, NotFoundError, StoreError
+from clsclip.errors import (
+    ClsClipError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    StoreError,
+)
 from clsclip.wire import error_json
 from clsclip.wire_annotations import Correction, decode_correction
 from clsclip.wire_batch import (
     MOST_FILES,
     Batch,
+    BatchCheck,
+    BatchCopies,
     BatchFile,
     BatchFiles,
     BatchList,
@@ -73,8 +81,11 @@ class BatchStub(TrainingStub):
     ----------
     batches, files
         Batches, the newest first; the files of each by its name.
-    previewed, reviews
-        What was asked: requests for a preview, and (batch, file, corrected labels or None).
+    previewed, checked, resumed, reviews
+        What was asked: requests for a preview and for a check, copies for a batch that goes on, and
+        (batch, file, corrected labels or None).
+    old
+        Whether it is of before there were copies.
     asked_files
         Which parts of the files were asked for.
     kept, full
@@ -88,7 +99,10 @@ class BatchStub(TrainingStub):
         self.batches: list[Batch] = []
         self.files: dict[str, list[BatchFile]] = {}
         self.previewed: list[BatchRequest] = []
+        self.checked: list[BatchRequest] = []
         self.begun: list[BatchRequest] = []
+        self.resumed: list[BatchCopies] = []
+        self.old = False
         self.reviews: list[tuple[str, int, np.ndarray | None]] = []
         self.asked_files: list[dict[str, str]] = []
         self.full = False
@@ -133,11 +147,18 @@ class BatchStub(TrainingStub):
                 return BatchList(batches=tuple(self.batches))
             case "POST", ["preview"]:
                 self.previewed.append(BatchRequest(**json.loads(body)))
+                if self.old and self.previewed[-1].copies:
+                    raise InvalidRequestError(
+                        "'copies': Extra inputs are not permitted (got '[...]')."
+                    )
                 return BatchPreview(
                     files=4000, accepted=12, bytes=312_000_000, pixels=1_870_000_000,
                     first=("/data/a.png", "/data/b.png", "/data/c.png", "/data/d.png"),
                     seconds=7300.0, notes=("3 files have more than one plane.",),
                 )  # fmt: skip
+            case "POST", ["check"] if not self.old:
+                self.checked.append(BatchRequest(**json.loads(body)))
+                return BatchCheck(files=4)
             case "POST", []:
                 self.begun.append(BatchRequest(**json.loads(body)))
                 new = batch(
@@ -151,6 +172,8 @@ class BatchStub(TrainingStub):
             case "POST", [name, "pause"]:
                 return self._batch(name)  # it goes on until its present file is done
             case "POST", [name, "resume"]:
+                if body:
+                    self.resumed.append(BatchCopies(**json.loads(body)))
                 return self.change(name, state="running", reason="")
             case "DELETE", [name]:
                 return self.change(name, state="cancelled", reason="Cancelled by the user.")

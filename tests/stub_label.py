@@ -25,8 +25,7 @@ from clsclip.batch.inputs import InputImage, find_images
 from clsclip.batch.job import Job
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.outputs import begin, finish, labelling
-from clsclip.errors import CancelledError
-from clsclip.image_files import read_image
+from clsclip.errors import CancelledError, ClsClipError
 from clsclip.instance_features import instance_features
 from clsclip.instances import find_instances
 
@@ -69,10 +68,18 @@ def label(args: argparse.Namespace, job: Job, images: Sequence[InputImage]) -> i
         job.checkpoint()
         started = time.monotonic()
         time.sleep(float(os.environ.get("STUB_SECONDS", "0")))
+        try:
+            with image.open() as source:
+                pixels = source.read()
+        except ClsClipError as error:
+            row = ManifestRow(image.file, "failed", time.monotonic() - started, error.message)
+            manifest.append(row)
+            failed += 1
+            continue
         if "bad" in image.file.name and not (image.file.parent / "good").exists():
             row = ManifestRow(image.file, "failed", time.monotonic() - started, "It is bad.")
         else:
-            row = segment(args, image, started)
+            row = segment(args, image, pixels, started)
         manifest.append(row)
         failed += row.status == "failed"
         number = len(manifest.read())
@@ -83,8 +90,9 @@ def label(args: argparse.Namespace, job: Job, images: Sequence[InputImage]) -> i
     return failed
 
 
-def segment(args: argparse.Namespace, image: InputImage, started: float) -> ManifestRow:
-    pixels = read_image(image.file)
+def segment(
+    args: argparse.Namespace, image: InputImage, pixels: np.ndarray, started: float
+) -> ManifestRow:
     target = label_file(args.output, image.key)
     target.parent.mkdir(parents=True, exist_ok=True)
     labels, objects = (pixels > 127).astype(np.uint16), None

@@ -17,6 +17,25 @@ from clsclip.errors import ClsClipError, FileError
 IMAGE_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Endings of the files that are taken from a folder."""
 
+OTHER_WAY: Final = (
+    "Files of other formats are labelled from the Batch tab in napari, if a reader plugin there "
+    "opens them; or convert them to OME-TIFF."
+)
+"""What to do with files of other endings."""
+
+ZARR_FILES: Final = ("zarr.json", ".zarray", ".zgroup")
+"""Of these, every zarr folder has one."""
+
+
+def has_image_ending(file: Path) -> bool:
+    """Whether a file of this name is taken from a folder."""
+    return file.suffix.lower() in IMAGE_ENDINGS
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a zarr array or group."""
+    return path.is_dir() and any((path / name).is_file() for name in ZARR_FILES)
+
 
 def read_image(file: Path, *, indices: bool = False) -> NDArray[Any]:
     """Read one image file as it is stored.
@@ -63,10 +82,10 @@ def read_faults(name: str) -> Iterator[None]:
     except ClsClipError:
         raise
     except Exception as error:
-        raise FileError(
-            f"'{name}' cannot be read as an image ({str(error) or type(error).__name__}). It may "
-            "be truncated or of another format than its name says."
-        ) from error
+        reason = f"'{name}' cannot be read as an image ({str(error) or type(error).__name__})."
+        known = Path(name).suffix.lower() in ("", ".zarr", *IMAGE_ENDINGS)
+        way = "It may be truncated or of another format than its name says." if known else OTHER_WAY
+        raise FileError(f"{reason} {way}") from error
 
 
 def is_deep_colour(image: Image.Image) -> bool:
@@ -96,7 +115,7 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileError(f"The folder '{folder}' does not exist.")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_ENDINGS)
+    files = sorted(file for file in folder.iterdir() if has_image_ending(file))
     if not files:
         raise FileError(f"'{folder}' holds no image files ({', '.join(IMAGE_ENDINGS)}).")
     return files

@@ -4,11 +4,13 @@
 method   route                                  answer
 =======  =====================================  ===============================================
 POST     ``/v1/batches/preview``                :class:`BatchPreview` of a :class:`BatchRequest`
+POST     ``/v1/batches/check``                  :class:`BatchCheck` of a :class:`BatchRequest`
 GET      ``/v1/batches``                        :class:`BatchList`
 POST     ``/v1/batches``                        201, :class:`Batch`; it runs from now on
 GET      ``/v1/batches/NAME``                   :class:`Batch`
 POST     ``/v1/batches/NAME/pause``             :class:`Batch`; it waits after the present file
-POST     ``/v1/batches/NAME/resume``            :class:`Batch`; it goes on, also with what failed
+POST     ``/v1/batches/NAME/resume``            :class:`Batch`; it goes on, also with what failed;
+                                                the body may be :class:`BatchCopies`
 DELETE   ``/v1/batches/NAME``                   :class:`Batch`; it ends, and what is done stays
 GET      ``/v1/batches/NAME/files``             :class:`BatchFiles`
 GET      ``/v1/batches/NAME/files/K/thumbnail`` PNG
@@ -20,7 +22,13 @@ DELETE   ``/v1/batches/NAME/files/K/review``    :class:`BatchFile`, no longer ac
 thumbnails and the body of a review: that is empty where the labels are right as they are, else an
 npz of the corrected labels, see :func:`encode_review`. A batch runs in a process of its own that
 outlives the backend; everything that is known of it is on disk. All paths are of the backend's
-machine. Nothing here imports torch.
+machine.
+
+Files that the backend cannot read itself, but a reader plugin of somebody's napari, are read there:
+the plugin writes a copy of each into the folder :data:`COPIES_FOLDER` of the output folder, and
+tells of them (:class:`ImageCopy`). Everything else still names the file itself. ``copies`` and
+``copied_to`` are only sent where there are such files; a backend of before there were any refuses
+them by name. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -49,8 +57,29 @@ BATCH_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 MOST_FILES: Final = 1000
 """Most rows of one answer about files."""
 
+COPIES_FOLDER: Final = ".read"
+"""Folder in the output folder for copies of images that only napari can read."""
+
 BatchState = Literal["running", "paused", "done", "failed", "cancelled", "interrupted"]
 FileStatus = Literal["waiting", "done", "failed"]
+
+
+def _empty(value: object) -> bool:
+    return not value
+
+
+class ImageCopy(Message):
+    """A file that napari reads for the backend, and what came of that."""
+
+    file: str = Field(description="Path of the image.")
+    copied_to: str = Field("", description="Path of its copy, an OME-TIFF. Empty: none (yet).")
+    error: str = Field("", description="Why there is none.")
+
+
+class BatchCopies(Message):
+    """Files that napari has read, also anew, for a batch that goes on."""
+
+    copies: tuple[ImageCopy, ...]
 
 
 class BatchRequest(
@@ -69,6 +98,19 @@ class BatchRequest(
         description="What to label: one word or a short phrase, or several with commas.",
     )
     output: str = Field(min_length=1, title="Output", description="Folder for the labels.")
+    copies: tuple[ImageCopy, ...] = Field(
+        (),
+        title="Copies",
+        description="Files that napari reads. Those of a folder count only if they are named here. "
+        "What is told of a batch does not repeat them.",
+        exclude_if=_empty,
+    )
+
+
+class BatchCheck(Message):
+    """A batch could be started now, once its files are read."""
+
+    files: int
 
 
 class BatchPreview(Message):
@@ -125,6 +167,9 @@ class BatchFile(Message):
     labels: str = Field("", description="Path of the label file, once there is one.")
     accepted: bool = False
     corrected: bool = Field(False, description="Whether it was corrected when it was accepted.")
+    copied_to: str = Field(
+        "", description="Path of the copy that napari made of it, if any.", exclude_if=_empty
+    )
 
 
 FileOrder = Literal["name", "score"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from clsclip.errors import ClsClipError, InvalidRequestError, NotFoundError
 from clsclip.wire import NPZ_MEDIA_TYPE
 from clsclip.wire_batch import (
     Batch,
+    BatchCheck,
+    BatchCopies,
     BatchFile,
     BatchFiles,
     BatchList,
@@ -17,6 +21,7 @@ from clsclip.wire_batch import (
     BatchRequest,
     FileOrder,
     FileStatus,
+    ImageCopy,
     encode_review,
 )
 from napari_clsclip._backend_calls import BackendCalls, answer_within
@@ -47,7 +52,21 @@ class BatchRoutes:
 
     def preview(self, request: BatchRequest) -> BatchPreview:
         """Say what a batch would do; it may take as long as one file does."""
-        return self._calls.send(BatchPreview, "POST", "/batches/preview", request, timeout=_PREVIEW)
+        with _copies_known(request):
+            return self._calls.send(
+                BatchPreview, "POST", "/batches/preview", request, timeout=_PREVIEW
+            )
+
+    def check(self, request: BatchRequest) -> BatchCheck:
+        """Say whether a batch could be begun now, but for the files that are to be read first.
+
+        Raises
+        ------
+        BusyError
+            If another batch runs.
+        """
+        with _copies_known(request):
+            return self._calls.send(BatchCheck, "POST", "/batches/check", request, timeout=_CHANGE)
 
     def list(self) -> Sequence[Batch]:
         """All batches, the newest first."""
@@ -61,7 +80,8 @@ class BatchRoutes:
         BusyError
             If another batch runs.
         """
-        return self._calls.send(Batch, "POST", "/batches", request, timeout=_CHANGE)
+        with _copies_known(request):
+            return self._calls.send(Batch, "POST", "/batches", request, timeout=_CHANGE)
 
     def get(self, name: str) -> Batch:
         """How one batch stands."""
@@ -71,9 +91,20 @@ class BatchRoutes:
         """Let a batch wait after its present file."""
         return self._calls.ask(Batch, "POST", f"/batches/{name}/pause")
 
-    def resume(self, name: str) -> Batch:
-        """Let a batch go on, also with what failed."""
-        return self._calls.ask(Batch, "POST", f"/batches/{name}/resume", timeout=_CHANGE)
+    def resume(self, name: str, copies: Sequence[ImageCopy] = ()) -> Batch:
+        """Let a batch go on, also with what failed.
+
+        Parameters
+        ----------
+        name : str
+        copies : sequence of ImageCopy
+            Files of it that were read anew.
+        """
+        path = f"/batches/{name}/resume"
+        if not copies:
+            return self._calls.ask(Batch, "POST", path, timeout=_CHANGE)
+        message = BatchCopies(copies=tuple(copies))
+        return self._calls.send(Batch, "POST", path, message, timeout=_CHANGE)
 
     def cancel(self, name: str) -> Batch:
         """End a batch after its present file; what is done stays."""
@@ -133,3 +164,19 @@ class BatchRoutes:
         return self._calls.ask(
             BatchFile, "DELETE", f"/batches/{name}/files/{number}/review", timeout=_CHANGE
         )
+
+
+@contextmanager
+def _copies_known(request: BatchRequest) -> Iterator[None]:
+    """Say clearly where a backend is too old for files that napari has read."""
+    try:
+        yield
+    except (InvalidRequestError, NotFoundError) as error:
+        unknown = type(error) is NotFoundError or "'copies': Extra inputs" in error.message
+        if not request.copies or not unknown:
+            raise
+        raise ClsClipError(
+            f"{len(request.copies)} of the files can be read by napari only, and the backend is "
+            "older than this plugin and cannot label such files. Install the same version of "
+            "napari-clsclip on its machine, or choose others by the pattern."
+        ) from error

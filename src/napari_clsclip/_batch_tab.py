@@ -15,12 +15,13 @@ from clsclip.wire_batch import BatchFile, BatchPreview, BatchRequest
 from napari_clsclip._backend_job import BackendJob
 from napari_clsclip._batch_form import BatchForm
 from napari_clsclip._batch_panel import BatchPanel
+from napari_clsclip._batch_start import BatchStart, preview
 from napari_clsclip._batch_table import BatchTable
 from napari_clsclip._batch_watch import BatchWatch
 from napari_clsclip._batch_words import preview_words
-from napari_clsclip._client import Client
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._message import FailureNotice, Message
+from napari_clsclip._reading_row import ReadingRow
 from napari_clsclip._review_row import ReviewRow
 from napari_clsclip._scrolled import scrolled
 from napari_clsclip._section import Fold
@@ -28,11 +29,12 @@ from napari_clsclip._supervisor import BackendState
 from napari_clsclip._thread_job import Errand
 
 _GAP: Final = 8
+_FILES_FIRST: Final = "Looking at the files …"
 _LOOKING: Final = "Looking at the files, and labelling one of them …"
 
 
 class BatchTab(QWidget):
-    """Four parts, one below the other, over a line with messages.
+    """Five parts, one below the other, over a line with messages.
 
     Parameters
     ----------
@@ -49,6 +51,8 @@ class BatchTab(QWidget):
     files : BatchTable
     review_row : ReviewRow
     watch : BatchWatch
+    beginning : BatchStart
+    reading_row : ReadingRow
     message : Message
     """
 
@@ -60,6 +64,7 @@ class BatchTab(QWidget):
         self._failure = FailureNotice(self.message)
         self.form = BatchForm(connection)
         self.fold = Fold("New batch", self.form)
+        self.reading_row = ReadingRow()
         self.panel = BatchPanel()
         self.files = BatchTable(connection)
         self.review_row = ReviewRow(viewer, connection)
@@ -69,6 +74,7 @@ class BatchTab(QWidget):
         self.destroyed.connect(self._closing.set)
         self._lay_out()
         self.watch = BatchWatch(connection, self)
+        self.beginning = BatchStart(connection, self.watch.begin, self.watch.resume, self)
         self._connect()
         self._show_batches()
 
@@ -82,7 +88,7 @@ class BatchTab(QWidget):
         request = self._request()
         if request is None or self._preview.busy:
             return
-        supervisor, work = self._connection.supervisor, partial(_preview, request)
+        supervisor, work = self._connection.supervisor, partial(preview, request, self._closing)
         job = BackendJob(supervisor, self._closing, work, "clsclip-preview")
         self._preview.run(job, self._show_preview, self._refuse_preview)
         self.form.show_preview(_LOOKING)
@@ -94,7 +100,16 @@ class BatchTab(QWidget):
         if request is not None:
             self.message.show_text("")
             self.form.words.remember(request.words)
-            self.watch.begin(request)
+            self.beginning.begin(request)
+
+    def resume(self, name: str) -> None:
+        """Go on with a batch; returns at once."""
+        batch = next((each for each in self.watch.batches or () if each.name == name), None)
+        if batch is None or batch.state == "paused":
+            self.watch.resume(name)
+        else:
+            self.message.show_text("")
+            self.beginning.resume(batch)
 
     def _request(self) -> BatchRequest | None:
         try:
@@ -118,7 +133,8 @@ class BatchTab(QWidget):
         self.form.show_preview("")
 
     def _show_batches(self) -> None:
-        """Show what the backend says."""
+        """Show what the backend says, and what is done before it is asked."""
+        self.reading_row.follow(self.beginning.reading)
         watch, shown = self.watch, self.watch.shown
         batches = watch.batches
         if batches is not None and not self._folded:
@@ -128,7 +144,10 @@ class BatchTab(QWidget):
             told = f"{shown.name} failed. {shown.reason}"
             self._failure.look(shown.name, shown.state, told)
         self.panel.show_batch(
-            shown, batches or (), ordering=bool(watch.ordering), pending=watch.pending
+            shown,
+            batches or (),
+            ordering=bool(watch.ordering) or self.beginning.reading is not None,
+            pending=watch.pending,
         )
         self.files.show_batch(shown)
         self.review_row.setVisible(
@@ -146,6 +165,8 @@ class BatchTab(QWidget):
             return f"The backend is not ready. {watch.status.message}"
         if watch.problem or watch.ordering:
             return watch.problem or watch.ordering
+        if self.beginning.reading is not None:
+            return _FILES_FIRST
         return "Asking the backend …" if watch.batches is None else ""
 
     def _other(self) -> str:
@@ -180,6 +201,10 @@ class BatchTab(QWidget):
         watch.changed.connect(self._show_batches)
         watch.refused.connect(self.message.show_error)
         watch.begun.connect(self._take_begun)
+        self.beginning.changed.connect(self._show_batches)
+        self.beginning.told.connect(self.message.show_text)
+        self.beginning.refused.connect(self.message.show_error)
+        self.reading_row.cancel_asked.connect(self.beginning.cancel)
         self.form.preview_asked.connect(self.preview)
         self.form.start_asked.connect(self.start)
         self.form.download.begun.connect(lambda: self.message.show_text(""))
@@ -187,7 +212,7 @@ class BatchTab(QWidget):
         self._connection.status_changed.connect(self.form.model.offer)
         self.form.model.offer(self._connection.status)
         panel.pause_asked.connect(watch.pause)
-        panel.resume_asked.connect(watch.resume)
+        panel.resume_asked.connect(self.resume)
         panel.cancel_asked.connect(watch.cancel)
         panel.chosen.connect(watch.choose)
         self.files.model.failed.connect(self.message.show_text)
@@ -202,12 +227,8 @@ class BatchTab(QWidget):
         review.changed.connect(self._follow_review)
 
     def _lay_out(self) -> None:
-        parts = (self.fold, self.form, self.panel, self.files, self.review_row)
+        parts = (self.fold, self.form, self.reading_row, self.panel, self.files, self.review_row)
         scroll = scrolled(parts, _GAP, grows=self.files)
         layout = QVBoxLayout(self)
         layout.addWidget(scroll)
         layout.addWidget(self.message)
-
-
-def _preview(request: BatchRequest, client: Client) -> BatchPreview:
-    return client.batches.preview(request)

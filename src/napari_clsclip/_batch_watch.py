@@ -10,7 +10,7 @@ from typing import Final
 from qtpy.QtCore import QObject, Signal
 
 from clsclip.errors import ClsClipError, NotFoundError
-from clsclip.wire_batch import Batch, BatchRequest
+from clsclip.wire_batch import Batch, BatchRequest, ImageCopy
 from napari_clsclip import _backend_watch
 from napari_clsclip._backend_watch import BackendWatch
 from napari_clsclip._client import Client
@@ -79,10 +79,10 @@ class BatchWatch(BackendWatch):
             lambda _: self._note(name, "Pausing …"),
         )
 
-    def resume(self, name: str) -> None:
-        """Let a batch go on, also with what failed."""
+    def resume(self, name: str, copies: Sequence[ImageCopy] = ()) -> None:
+        """Let a batch go on, also with what failed, of which some was read anew."""
         self._asked.pop(name, None)
-        self._order("Continuing …", lambda client: client.batches.resume(name))
+        self._order("Continuing …", lambda client: client.batches.resume(name, copies))
 
     def cancel(self, name: str) -> None:
         """End a batch after its present file."""

@@ -5,16 +5,17 @@ Numpy and napari's models only: nothing here imports Qt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import npe2
 import numpy as np
-from napari.layers import Image, Layer
+from napari.layers import Image
 
 from clsclip.errors import InvalidImageError
+from napari_clsclip._foreign_files import foreign_reader
+from napari_clsclip._image_reading import NO_IMAGES, read_image_layer
 from napari_clsclip._layers import Plane, middle_plane
 from napari_clsclip._plane_choice import EveryPlane
 
@@ -22,8 +23,6 @@ MOST: Final = 500
 """Candidates that are looked at, spread evenly over all that there are."""
 
 T = TypeVar("T")
-
-_NO_IMAGES: Final = frozenset({".csv", ".json", ".txt", ".xml", ".yaml", ".yml", ".md", ".log"})
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Candidate:
             return self.plane, self.position
         if self.file is None:
             raise InvalidImageError(f"'{self.name}' is neither a plane nor a file.")
-        layer = read_image_layer(self.file)
+        layer = read_image_layer(self.file, foreign_reader(self.file))
         plane = middle_plane(layer)
         return plane, finest_position(plane, layer.level_shapes[0])
 
@@ -112,26 +111,6 @@ def files_of(folder: Path) -> list[Candidate]:
     return [Candidate(file.name, file=file) for file in _spread(files)]
 
 
-def read_image_layer(file: Path) -> Image:
-    """Read the first image of a file with whatever reader the user has; it is in no viewer.
-
-    Raises
-    ------
-    InvalidImageError
-    """
-    try:
-        for data, attributes, kind in _layer_data(file):
-            if kind == "image":
-                layer = Layer.create(data, attributes, "image")
-                if isinstance(layer, Image):
-                    return layer
-    except Exception as error:  # readers are other people's code
-        raise InvalidImageError(
-            f"'{file}' cannot be read ({type(error).__name__}: {error})."
-        ) from error
-    raise InvalidImageError(f"'{file}' holds no image.")
-
-
 def finest_position(plane: Plane, finest: Sequence[int]) -> dict[int, int]:
     """Where a plane is along the hidden axes, in pixels of the finest level.
 
@@ -157,19 +136,12 @@ def world_position(layer: Image, position: Mapping[int, int]) -> dict[int, float
     return {axis: float(world[axis]) for axis in position}
 
 
-def _layer_data(file: Path) -> Iterator[tuple[Any, dict[str, Any], str]]:
-    for data in npe2.read([str(file)], stack=False):
-        attributes: dict[str, Any] = dict(data[1]) if len(data) > 1 else {}
-        kind = str(data[2]) if len(data) > 2 else "image"
-        yield data[0], attributes, kind
-
-
 def _may_be_image(entry: Path) -> bool:
     if entry.name.startswith("."):
         return False
     if entry.is_dir():
         return entry.suffix == ".zarr"
-    return entry.is_file() and entry.suffix.lower() not in _NO_IMAGES
+    return entry.is_file() and entry.suffix.lower() not in NO_IMAGES
 
 
 def _spread(items: list[T]) -> list[T]:

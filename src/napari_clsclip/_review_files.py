@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clsclip.errors import FileError
 from clsclip.wire_batch import Batch, BatchFile
-from napari_clsclip._review_image import ReadImage, read_image
+from napari_clsclip._review_image import ReadImage, read_copied, read_image
 
 _OBJECT_DTYPE: Final = np.dtype(np.int32)
 _READERS: Final = ("napari_builtins.io", "imageio.plugins")
@@ -60,7 +60,8 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
         If one of them is not on this machine, or cannot be read.
     """
     image, labels = Path(file.file), Path(file.labels)
-    for path in (image, labels):
+    copied = read_copied(image, Path(file.copied_to)) if file.copied_to else None
+    for path in (labels,) if copied is not None else (image, labels):
         if not _exists(path):
             raise FileError(
                 f"'{path}' cannot be seen from this machine. If the backend runs on another one, "
@@ -71,7 +72,7 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
         with suppress(ImportError):
             importlib.import_module(module)
     if labels.is_dir():
-        return Reviewed(batch, file, None, None, None, None)
+        return Reviewed(batch, file, None, None, None, copied)
     try:
         ids = tifffile.imread(labels)
         features = None
@@ -87,7 +88,7 @@ def read_reviewed(batch: Batch, file: BatchFile) -> Reviewed:
             f"'{labels}' holds {ids.dtype} of shape {ids.shape}, which are no labels. Label the "
             "image again."
         )
-    return Reviewed(batch, file, ids, ids.copy(), features, read_image(image))
+    return Reviewed(batch, file, ids, ids.copy(), features, copied or read_image(image))
 
 
 def changed_planes(before: NDArray[Any], now: NDArray[Any]) -> list[tuple[int, ...]]:

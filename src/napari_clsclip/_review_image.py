@@ -10,23 +10,43 @@ import npe2
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_clsclip._image_copies import open_copy
+
 READER: Final = "napari"
 """Name of napari's own reader. What others do, they may want to do in the Qt thread."""
 
 
 @dataclass(frozen=True)
 class ReadImage:
-    """What napari's reader made of an image file: one image.
+    """What napari's reader made of an image file: one image; or the copy that was labelled.
 
     Attributes
     ----------
     data : ndarray
     arguments : dict
         For an Image layer, its name among them.
+    reader : str or None
+        Name of the reader; None: it is a copy of what a plugin had read.
     """
 
     data: NDArray[Any]
     arguments: dict[str, Any]
+    reader: str | None = READER
+
+
+def read_copied(file: Path, copy: Path) -> ReadImage | None:
+    """The copy of an image that a plugin had to read: at once, and just what was labelled.
+
+    Returns
+    -------
+    ReadImage or None
+        None if there is no such copy any more.
+    """
+    opened = open_copy(copy)
+    if opened is None:
+        return None
+    data, arguments = opened
+    return ReadImage(data, {"name": file.stem, **arguments}, None)
 
 
 def read_image(file: Path) -> ReadImage | None:

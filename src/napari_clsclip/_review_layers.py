@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clsclip.config import InstanceSettings
 from clsclip.errors import InvalidImageError
 from napari_clsclip._acceptance import Acceptance, acceptance_of
+from napari_clsclip._foreign_files import foreign_reader
 from napari_clsclip._layers import PlaneIndex, plane_at
 from napari_clsclip._placement import Placement, placement_of
 from napari_clsclip._result_looks import METADATA_KEY, about_labels, new_layer
@@ -199,7 +200,7 @@ def _exchanged(
 def _image_of(read: ReadImage, reviewed: Reviewed) -> Image:
     """The layer that ``viewer.open`` would make."""
     layer = Image(read.data, **read.arguments)
-    source = {"path": reviewed.file.file, "reader_plugin": READER}
+    source = {"path": reviewed.file.file, "reader_plugin": read.reader}
     layer._source = layer.source.model_copy(update=source)
     return layer
 
@@ -221,7 +222,8 @@ def _opened(viewer: ViewerModel, reviewed: Reviewed) -> list[Layer]:
         return [viewer.add_layer(_image_of(reviewed.image, reviewed))]
     file = Path(reviewed.file.file)
     try:
-        return list(viewer.open(str(file), stack=False))
+        plugin = foreign_reader(file) or READER
+        return list(viewer.open(str(file), stack=False, plugin=plugin))
     except Exception as error:  # readers are other people's code
         raise InvalidImageError(f"'{file}' cannot be opened ({error}).") from error
 

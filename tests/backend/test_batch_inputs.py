@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
+from tifffile import imwrite
 
 from clsclip.batch.inputs import find_images
 from clsclip.errors import FileError
+from clsclip.wire_batch import ImageCopy
 
 
 @pytest.fixture
@@ -71,3 +74,36 @@ def test_two_images_of_one_key_and_what_is_not_there_are_refused(
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileError, match="holds no image files"):
         keys(tmp_path / "empty", recursive=True)
+
+
+def test_files_that_only_napari_reads(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "in", tmp_path / "copy.ome.tif"
+    folder.mkdir()
+    for name in ("a.czi", "b.czi", "c.czi", "d.czi"):
+        (folder / name).write_bytes(b"of another format")
+    way = r"labelled from the Batch tab in napari.*or convert them to OME-TIFF"
+    with pytest.raises(FileError, match=f"holds no image files.*{way}"):
+        find_images([folder])
+    (given,) = find_images([folder / "a.czi"])
+    with pytest.raises(FileError, match=rf"a\.czi' cannot be read as an image.*{way}"):
+        given.open()
+
+    pixels = np.zeros((3, 20, 30), np.uint8)
+    imwrite(copy, pixels, photometric="minisblack", metadata={"axes": "ZYX"})
+    copies = [
+        ImageCopy(file=str(folder / "a.czi"), copied_to=str(copy)),
+        ImageCopy(file=str(folder / "b.czi"), error="It is encrypted."),
+        ImageCopy(file=str(folder / "c.czi")),
+        ImageCopy(file=str(folder / "gone.czi"), copied_to=str(copy)),
+    ]
+    found = find_images([folder], copies=copies)
+    assert [image.file.name for image in found] == ["a.czi", "b.czi", "c.czi"]
+    with found[0].open() as source:
+        assert (source.planes, source.name) == (3, str(folder / "a.czi"))
+    for image, said in zip(found[1:], ("It is encrypted.", "has not been read"), strict=True):
+        with pytest.raises(FileError, match=said):
+            image.open()
+    copy.unlink()
+    with pytest.raises(FileError, match=r"copy of '.*a\.czi' that napari made.*is gone"):
+        found[0].open()
+    assert found[0].with_copy(copies[1]).fault == "It is encrypted."

@@ -261,3 +261,31 @@ def test_formats_can_be_added_later_and_other_settings_are_refused(
     with pytest.raises(SystemExit, match="2"):
         main([*arguments, str(output), "--format", "png,gif"])
     assert "'gif' is not a format; there are tiff, png" in capsys.readouterr().err
+
+
+def test_an_image_that_does_not_fit_an_added_format_fails_alone(
+    few: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    arguments = [str(few), *options, "--output", str(output)]
+    assert main(arguments) == 0
+    good = (output / "c.tif").read_bytes()
+    for key in "bc":
+        imwrite(output / f"{key}.tif", np.full((30, 50), 7, np.uint16))  # there are two words
+    Journal(output / ".reviews.jsonl").add({"key": "c", "accepted": True})
+    assert main([*arguments, "--format", "png,coco", "--fail-fast"]) == 1
+    assert not (output / "coco.json").exists()
+    assert main([*arguments, "--format", "png,coco"]) == 1
+    assert "5 of 6 images labelled" in (told := capsys.readouterr().out)
+    assert "7 of 6" not in told
+    failed = {Path(row["file"]).stem: row["error"] for row in rows(output) if row["error"]}
+    assert list(failed) == ["c"]  # b was labelled anew, what a person accepted is left alone
+    assert "7" in failed["c"]
+    assert {file.stem for file in (output / "png").iterdir()} == set("abdef")
+    assert len(json.loads((output / "coco.json").read_text())["images"]) == 5
+    assert main(arguments) == 1  # these are no class ids, whatever the format
+    (output / "c.tif").write_bytes(good)
+    assert main([*arguments, "--format", "png,coco"]) == 0
+    assert [row["status"] for row in rows(output)] == ["done"] * 6
+    assert (output / "png" / "c.png").exists()
+    assert len(json.loads((output / "coco.json").read_text())["images"]) == 6

@@ -367,6 +367,7 @@ def test_documentation_is_open_and_complete(serve: Any, gated: Any) -> None:
         ("get", "/v1/versions"): "VersionList",
         ("put", "/v1/versions/active"): "VersionList",
         ("post", "/v1/batches/preview"): "BatchPreview",
+        ("post", "/v1/batches/check"): "BatchCheck",
         ("get", "/v1/batches"): "BatchList",
         ("get", "/v1/batches/{name}"): "Batch",
         ("delete", "/v1/batches/{name}"): "Batch",

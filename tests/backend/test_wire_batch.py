@@ -7,7 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from clsclip.errors import InvalidRequestError, RequestTooLargeError
-from clsclip.wire_batch import BatchRequest, decode_review, encode_review
+from clsclip.wire_batch import (
+    BatchFile,
+    BatchRequest,
+    ImageCopy,
+    decode_review,
+    encode_review,
+)
 
 
 def test_corrected_labels_arrive_as_they_were_sent(rng: np.random.Generator) -> None:
@@ -40,6 +46,19 @@ def test_too_many_labels_are_refused() -> None:
 def test_other_bytes_are_refused() -> None:
     with pytest.raises(InvalidRequestError):
         decode_review(b"PK no archive", 10**6)
+
+
+def test_what_older_versions_do_not_know_is_sent_only_where_it_is_needed() -> None:
+    request = BatchRequest(inputs=("/images",), words=("cell",), output="/labels")
+    file = BatchFile(number=0, file="/images/a.png", status="done")
+    assert "copies" not in request.model_dump_json()
+    assert "copied_to" not in file.model_dump_json()
+    copies = (ImageCopy(file="/images/a.czi", copied_to="/labels/.read/a.ome.tif"),)
+    for sent in (
+        request.model_copy(update={"copies": copies}),
+        file.model_copy(update={"copied_to": copies[0].copied_to}),
+    ):
+        assert type(sent).model_validate_json(sent.model_dump_json()) == sent
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image as Picture
 from tifffile import imwrite
 
 from clsclip.errors import InvalidImageError
+from invented_reader import invented_reader, write_invented
 from napari_clsclip._candidates import MOST, files_of, planes_of, world_position
 from napari_clsclip._layers import displayed_plane
 
@@ -69,3 +70,15 @@ def test_files_of_a_folder(tmp_path: Path, rng: np.random.Generator) -> None:
         files_of(empty)
     with pytest.raises(InvalidImageError, match="cannot be read"):
         files_of(tmp_path / "gone")
+
+
+def test_the_first_channel_of_a_file_that_a_plugin_reads(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    pixels = rng.integers(0, 255, (3, 2, 20, 30), dtype=np.uint8)
+    write_invented(tmp_path / "a.inv", pixels, about={"channel_axis": 1, "name": ["dna", "rna"]})
+    with invented_reader():
+        (candidate,) = files_of(tmp_path)
+        plane, position = candidate.load()
+    np.testing.assert_array_equal(plane.read(), pixels[1, 0])
+    assert position == {0: 1}

@@ -106,9 +106,14 @@ def label_folder(
                 job="" if job is None else str(job),
             )  # fmt: skip
             task = replace(task, resumed=begun.resumed)
-            summary = Summary(len(images), len(begun.kept), len(begun.accepted))
-            summary.objects = sum(row.objects or 0 for row in begun.kept.values())
+            changed = add_formats(images, begun, output, task.formats, words)
+            refused = {key: row for key, row in changed.items() if row.status == "failed"}
+            kept = [row for key, row in begun.kept.items() if key not in refused]
+            summary = Summary(len(images), len(kept), len(begun.accepted - refused.keys()))
+            summary.objects = sum(row.objects or 0 for row in kept)
             manifest = Manifest(output)
+            for key in changed.keys() - refused.keys():
+                manifest.append(changed[key])
 
             def record(row: ManifestRow) -> None:
                 manifest.append(row)
@@ -117,9 +122,10 @@ def label_folder(
                     summary.failure = summary.failure or f"{row.file}: {row.error}"
                 watch.finished(row)
 
-            watch.begin(len(begun.kept))
-            add_formats(images, begun, output, words)
-            if begun.todo:
+            watch.begin(len(kept))
+            for row in refused.values():
+                record(row)
+            if begun.todo and not summary.failure:
                 labeller.label(begun.todo, task, record=record, watch=watch, fail_fast=fail_fast)
             if not summary.failure:
                 finish_exports(images, output, task.formats, words)

@@ -6,14 +6,18 @@ Nothing here imports torch, and no image is opened.
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
 
 from clsclip.errors import FileError
-from clsclip.image_files import IMAGE_ENDINGS
-from clsclip.image_sources import is_zarr
+from clsclip.image_files import IMAGE_ENDINGS, OTHER_WAY, has_image_ending
+from clsclip.image_search import files_below, is_searched
+from clsclip.image_sources import ImageSource, open_source
+from clsclip.wire_batch import ImageCopy
+
+NOT_READ: Final = "'{file}' has not been read by napari. Start the batch from the Batch tab there."
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,51 @@ class InputImage:
         folders are searched.
     thumbnail : Path or None
         Where a small picture of it with its labels is to be written.
+    copied_to : Path or None
+        The copy of its pixels that napari made, where only a reader plugin can read the file.
+    fault : str
+        Why there is no such copy, although one is needed.
     """
 
     file: Path
     key: str
     thumbnail: Path | None = None
+    copied_to: Path | None = None
+    fault: str = ""
+
+    def open(self, *, level: int = 0) -> ImageSource:
+        """Open its pixels, those of the copy where there is one; the name is that of the file.
+
+        Raises
+        ------
+        FileError
+            If there should be a copy, and is none.
+        ClsClipError
+            See :func:`clsclip.image_sources.open_source`.
+        """
+        if self.fault:
+            raise FileError(self.fault)
+        if self.copied_to is None:
+            return open_source(self.file, level=level)
+        if not self.copied_to.exists():
+            raise FileError(
+                f"The copy of '{self.file}' that napari made, '{self.copied_to}', is gone. Retry "
+                "from the Batch tab in napari, which reads the file again."
+            )
+        source = open_source(self.copied_to, level=level)
+        source.name = str(self.file)
+        return source
+
+    def with_copy(self, copy: ImageCopy) -> InputImage:
+        """The same image, and what came of reading it in napari."""
+        if copy.copied_to:
+            return replace(self, copied_to=Path(copy.copied_to), fault="")
+        return replace(self, copied_to=None, fault=copy.error or NOT_READ.format(file=self.file))
 
 
 def find_images(
     inputs: Sequence[Path], *, pattern: str = "*", recursive: bool = False,
-    output: Path | None = None,
+    output: Path | None = None, copies: Sequence[ImageCopy] = (),
 ) -> list[InputImage]:  # fmt: skip
     """Files and zarr folders as given, and those in other folders, in order and each once.
 
@@ -56,6 +95,8 @@ def find_images(
         twice, so that links in a circle do no harm.
     output : Path, optional
         A folder that is not searched.
+    copies : sequence of ImageCopy
+        Further files that are images, and what came of reading them in napari.
 
     Raises
     ------
@@ -65,78 +106,40 @@ def find_images(
     """
     images: dict[Path, InputImage] = {}
     keys: dict[str, Path] = {}
+    read = {Path(copy.file): copy for copy in copies}
     for given in inputs:
         if not os.path.lexists(given):
             raise FileError(f"'{given}' does not exist.")
-        if _is_folder(given) and not is_zarr(given):
-            found = [InputImage(file, key) for file, key in _matching(
-                given, pattern, recursive, output
-            )]  # fmt: skip
+        if is_searched(given):
+            files = files_below(
+                given, pattern=pattern, recursive=recursive, output=output,
+                wanted=lambda file: has_image_ending(file) or file in read,
+            )  # fmt: skip
+            if not files:
+                raise _nothing(given, pattern, recursive=recursive)
         else:
-            found = [InputImage(given, given.stem)]
-        for image in found:
-            if image.file in images:
+            files = [(given, given.stem)]
+        for file, key in files:
+            if file in images:
                 continue
-            other = keys.setdefault(image.key, image.file)
-            if other != image.file:
+            other = keys.setdefault(key, file)
+            if other != file:
                 raise FileError(
-                    f"'{other}' and '{image.file}' would both be labelled in '{image.key}.tif'. "
+                    f"'{other}' and '{file}' would both be labelled in '{key}.tif'. "
                     "Label them into different folders, or rename one."
                 )
-            images[image.file] = image
+            image = InputImage(file, key)
+            images[file] = image.with_copy(read[file]) if file in read else image
     return list(images.values())
 
 
-def _matching(
-    folder: Path, pattern: str, recursive: bool, output: Path | None
-) -> list[tuple[Path, str]]:
-    """Images of a folder and their keys, by path."""
-    found = []
-    for file in sorted(_images_below(folder, recursive, output)):
-        inside = PurePosixPath(file.relative_to(folder).as_posix())
-        if inside.match(pattern):
-            found.append((file, str(inside.with_suffix("")) if recursive else inside.stem))
-    if not found:
-        named = "" if pattern == "*" else f" that match '{pattern}'"
-        deeper = "" if recursive else " Folders in it are searched with --recursive."
-        raise FileError(
-            f"'{folder}' holds no image files{named} ({', '.join(IMAGE_ENDINGS)}, .zarr).{deeper}"
-        )
-    return found
-
-
-def _images_below(folder: Path, recursive: bool, output: Path | None) -> Iterator[Path]:
-    """Image files and zarr folders, in no order; links are followed last."""
-    searched = set() if output is None or _same(folder, output) else {output.resolve()}
-    folders, links = deque([folder]), deque[Path]()
-    while folders or links:
-        present = (folders or links).popleft()
-        real = present.resolve()
-        if real in searched:
-            continue
-        searched.add(real)
-        try:
-            entries = sorted(present.iterdir())
-        except OSError as error:
-            raise FileError(f"The folder '{present}' cannot be listed ({error}).") from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if not _is_folder(entry):
-                if entry.suffix.lower() in IMAGE_ENDINGS:
-                    yield entry
-            elif entry.suffix.lower() == ".zarr" and is_zarr(entry):
-                yield entry
-            elif recursive:
-                (links if entry.is_symlink() else folders).append(entry)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a link to itself, or no right to look: reading it will say so
-        return False
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _nothing(folder: Path, pattern: str, *, recursive: bool) -> FileError:
+    named = "" if pattern == "*" else f" that match '{pattern}'"
+    deeper = (
+        "" if recursive
+        else " Folders in it are searched with 'Folders in folders' (--recursive on the command line)."
+    )  # fmt: skip
+    return FileError(
+        f"'{folder}' holds no image files{named} ({', '.join(IMAGE_ENDINGS)}, .zarr).{deeper} "
+        f"{OTHER_WAY}"
+    )

@@ -27,9 +27,13 @@ from clsclip.model.run_state import (
     locked,
     write_state,
 )
+from clsclip.wire_batch import ImageCopy
 
 FILES_FILE: Final = "files.json"
-"""``[{"file": ..., "key": ...}, ...]``: the images of the job, in order; they stay the same."""
+"""``[{"file": ..., "key": ...}, ...]``: the images of the job, in order; they stay the same.
+
+Those that napari reads also have ``copied_to``, or ``fault`` (:class:`InputImage`).
+"""
 
 PAUSE_FILE: Final = "pause"
 """While this is there, no further image is begun."""
@@ -40,6 +44,70 @@ THUMBNAILS: Final = "thumbnails"
 _LOOK_SECONDS: Final = 0.2
 _STATE_SECONDS: Final = 1.0
 """How often the state is written, at most."""
+
+
+def listed_images(folder: Path) -> list[InputImage] | None:
+    """The images of the job of a folder; None if they are not listed yet.
+
+    Raises
+    ------
+    FileError
+        If their list is damaged.
+    """
+    file = folder / FILES_FILE
+    try:
+        return [_listed(**each) for each in json.loads(file.read_bytes())]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FileError(f"'{file}' cannot be read ({error}).") from error
+    except (ValueError, TypeError) as error:
+        raise FileError(
+            f"'{file}' is damaged ({error}). Begin a new batch into the same output folder."
+        ) from error
+
+
+def list_images(folder: Path, images: Sequence[InputImage]) -> None:
+    """Write down the images of the job of a folder.
+
+    Raises
+    ------
+    FileError
+    """
+    rows = []
+    for image in images:
+        row = {"file": str(image.file), "key": image.key}
+        if image.copied_to is not None:
+            row["copied_to"] = str(image.copied_to)
+        if image.fault:
+            row["fault"] = image.fault
+        rows.append(row)
+    try:
+        write_atomically(folder / FILES_FILE, json.dumps(rows, indent=0).encode())
+    except OSError as error:
+        raise FileError(f"'{folder / FILES_FILE}' cannot be written ({error}).") from error
+
+
+def note_copies(folder: Path, copies: Sequence[ImageCopy]) -> None:
+    """Write down which images of the job of a folder napari has read anew.
+
+    Raises
+    ------
+    FileError
+    """
+    images = listed_images(folder) if copies else None
+    if images is not None:
+        known = {Path(copy.file): copy for copy in copies}
+        list_images(
+            folder,
+            [each.with_copy(known[each.file]) if each.file in known else each for each in images],
+        )
+
+
+def _listed(*, file: str, key: str, copied_to: str = "", fault: str = "") -> InputImage:
+    """An entry of the list."""
+    copy = Path(copied_to) if copied_to else None
+    return InputImage(Path(file), str(key), copied_to=copy, fault=str(fault))
 
 
 class JobRequests:
@@ -149,23 +217,15 @@ class Job:
         ClsClipError
             As ``find`` does.
         """
-        file = self.folder / FILES_FILE
-        try:
-            if file.exists():
-                listed = json.loads(file.read_bytes())
-                images = [InputImage(Path(each["file"]), str(each["key"])) for each in listed]
-            else:
-                images = list(find())
-                rows = [{"file": str(image.file), "key": image.key} for image in images]
-                write_atomically(file, json.dumps(rows, indent=0).encode())
-            (self.folder / THUMBNAILS).mkdir(exist_ok=True)
-        except (ValueError, TypeError, KeyError) as error:
-            raise FileError(
-                f"'{file}' is damaged ({error}). Begin a new batch into the same output folder."
-            ) from error
-        except OSError as error:
-            raise FileError(f"'{file}' cannot be read or written ({error}).") from error
+        listed = listed_images(self.folder)
+        images = list(find()) if listed is None else listed
+        if listed is None:
+            list_images(self.folder, images)
         pictures = self.folder / THUMBNAILS
+        try:
+            pictures.mkdir(exist_ok=True)
+        except OSError as error:
+            raise FileError(f"'{pictures}' cannot be written ({error}).") from error
         return [replace(each, thumbnail=pictures / f"{k}.png") for k, each in enumerate(images)]
 
     def checkpoint(self) -> None:

@@ -24,7 +24,6 @@ from clsclip.batch.reading import Piece
 from clsclip.batch.task import LabelTask
 from clsclip.batch.thumbnails import write_large_thumbnail, write_thumbnail
 from clsclip.errors import CancelledError, ClsClipError
-from clsclip.image_sources import open_source
 from clsclip.instances import segmented_instances
 from clsclip.predict.predictor import Predictor
 from clsclip.ranking import expected_iou
@@ -105,7 +104,7 @@ def _label_large(
 ) -> LargeLabels:
     target = large_target(label_file(task.output, piece.image.key))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_source(piece.image.file, level=task.large.level) as source:
+    with piece.image.open(level=task.large.level) as source:
         labels = label_large(
             predictor, source, target, task.words, task.image_settings(),
             threshold=task.threshold, zoom=task.zoom, templates=task.templates,

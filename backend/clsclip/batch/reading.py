@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from clsclip.batch.inputs import InputImage
 from clsclip.batch.task import LabelTask
 from clsclip.errors import ClsClipError, InvalidConfigError, InvalidImageError
-from clsclip.image_sources import ImageSource, open_source
+from clsclip.image_sources import ImageSource
 
 MOST_STACK_PIXELS: Final = 2**31
 """Labels of a stack are held until all of its planes are labelled, 2 or 4 bytes per pixel."""
@@ -67,7 +67,7 @@ def _pieces_of(image: InputImage, task: LabelTask) -> Iterator[Piece]:
     started = time.perf_counter()
     plane = planes = 0
     try:
-        with open_source(image.file, level=task.large.level) as source:
+        with image.open(level=task.large.level) as source:
             planes = source.planes
             if source.pixels > task.large.large_from:
                 _check_large(source, task)

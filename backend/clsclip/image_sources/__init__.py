@@ -4,8 +4,8 @@ Other files (PNG, JPEG, TIFF files that are compressed in one piece) have no par
 as a whole when the first part is read, and held. Nothing here imports torch.
 """
 
+from clsclip.image_files import is_zarr
 from clsclip.image_sources.opening import open_source
 from clsclip.image_sources.source import ImageSource
-from clsclip.image_sources.zarrs import is_zarr
 
 __all__ = ["ImageSource", "is_zarr", "open_source"]

@@ -10,22 +10,17 @@ import numpy as np
 import zarr
 
 from clsclip.errors import FileError, InvalidImageError
+from clsclip.image_files import ZARR_FILES, is_zarr
 from clsclip.image_sources.pixel_size import PixelSize, ome_zarr_pixel_size
 from clsclip.image_sources.source import ImageSource, check_level
 
-_ZARR_FILES: Final = ("zarr.json", ".zarray", ".zgroup")
 _PLANE_AXES: Final = "ptz"
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr array or group."""
-    return path.is_dir() and any((path / name).is_file() for name in _ZARR_FILES)
 
 
 def zarr_source(path: Path, level: int) -> ImageSource:
     """See :func:`clsclip.image_sources.opening.open_source`."""
     if not is_zarr(path):
-        raise FileError(f"The folder '{path}' is not a zarr ({', '.join(_ZARR_FILES)}).")
+        raise FileError(f"The folder '{path}' is not a zarr ({', '.join(ZARR_FILES)}).")
     node = zarr.open(path, mode="r")
     names: Sequence[str] | None = None
     size: PixelSize | None = None

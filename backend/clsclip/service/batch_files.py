@@ -15,17 +15,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import TypeAdapter, ValidationError
-
 from clsclip.batch.files import label_file
 from clsclip.batch.followed_manifest import FollowedManifest
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.job import FILES_FILE
+from clsclip.batch.job import FILES_FILE, listed_images
 from clsclip.batch.large_files import large_target
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.reviews import Review, Reviews
-from clsclip.config import Settings
-from clsclip.errors import ClsClipError, FileError
+from clsclip.errors import ClsClipError
 from clsclip.wire_batch import BatchFile, FileOrder, FileStatus
 
 REMEMBERED: Final = 8
@@ -105,6 +102,8 @@ class BatchContent:
                     "score": row.score}  # fmt: skip
             if row.status == "done":
                 told["labels"] = str(self._labels(image))
+        if image.copied_to is not None:
+            told["copied_to"] = str(image.copied_to)
         if review is not None:
             told |= {"accepted": True, "corrected": review.corrected}
         return BatchFile(number=number, file=name, status=self._statuses[number], **told)
@@ -228,23 +227,7 @@ def _stamp(file: Path) -> _Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-class _Listed(Settings):
-    """An entry of ``files.json``."""
-
-    file: Path
-    key: str
-
-
-_LIST: Final = TypeAdapter(list[_Listed])
-
-
 def _read_images(folder: Path) -> dict[str, Any]:
     """The images of a batch, and their names."""
-    try:
-        listed = _LIST.validate_json((folder / FILES_FILE).read_bytes())
-    except FileNotFoundError:
-        listed = []
-    except (OSError, ValidationError) as error:
-        raise FileError(f"'{folder / FILES_FILE}' cannot be read ({error}).") from error
-    images = tuple(InputImage(each.file, each.key) for each in listed)
+    images = tuple(listed_images(folder) or ())
     return {"images": images, "names": tuple(str(image.file) for image in images)}

@@ -18,9 +18,8 @@ from clsclip.batch.inputs import InputImage
 from clsclip.batch.reviews import Reviews
 from clsclip.config import LargeImageSettings, RegionSettings, SegmentSettings
 from clsclip.errors import ClsClipError, InvalidRequestError
-from clsclip.image_sources import open_source
 from clsclip.instances import InstanceOptions, segmented_instances
-from clsclip.service.batch_request import check_output, checked
+from clsclip.service.batch_request import check_copies, check_output, checked
 from clsclip.service.jobs import Job, JobQueue, Segmenter, segment_for
 from clsclip.service.waiting import wait_for
 from clsclip.wire import SegmentRequest
@@ -100,16 +99,28 @@ async def preview_batch(asked: BatchRequest, jobs: JobQueue, request: Request) -
 def _survey(asked: BatchRequest) -> _Survey:
     request, images = checked(asked)
     notes = []
+    copied = {copy.file for copy in request.copies if copy.copied_to}
+    unread = {copy.file for copy in request.copies if not copy.copied_to and not copy.error}
     try:
         check_output(request, images)
     except InvalidRequestError as error:
         notes.append(error.message)
-    step = -(-len(images) // SAMPLE)
-    sampled = images[::step]
-    headers, unreadable = _headers(sampled)
+    try:
+        check_copies(request, whole=True)
+    except InvalidRequestError as error:
+        notes.append(error.message)
+        unread |= copied
+    groups = [
+        [image for image in images if (str(image.file) in copied | unread) == by_napari]
+        for by_napari in (False, True)
+    ]
+    looks = [_look([each for each in group if str(each.file) not in unread]) for group in groups]
+    headers = [header for look in looks for header in look.headers]
+    unreadable = [fault for look in looks for fault in look.faults]
+    looked = len(headers) + len(unreadable)
     if unreadable:
         rest = f", and {len(unreadable) - 1} more" if len(unreadable) > 1 else ""
-        of = f" of the {len(sampled)} files that were looked at" if step > 1 else ""
+        of = f" of the {looked} files that were looked at" if looked < len(images) else ""
         notes.append(f"{unreadable[0]}{rest}{of}. Such files fail; the others are labelled.")
     large = sum(header.plane > LARGE_FROM for header in headers)
     if large:
@@ -117,9 +128,6 @@ def _survey(asked: BatchRequest) -> _Survey:
             f"{large} of {len(headers)} images have more than {LARGE_FROM:,} pixels; these become "
             "zarr folders, block by block."
         )
-    pixels = sum(header.pixels for header in headers)
-    if step > 1:
-        pixels = round(pixels * len(images) / len(sampled))
     accepted = Reviews(Path(request.output)).accepted()
     middle = sorted(headers, key=lambda header: header.plane)[len(headers) // 2 :][:1]
     if middle and middle[0].plane > LARGE_FROM:
@@ -129,7 +137,7 @@ def _survey(asked: BatchRequest) -> _Survey:
         files=len(images),
         accepted=sum(image.key in accepted for image in images),
         bytes=sum(_bytes(image.file) for image in images),
-        pixels=pixels,
+        pixels=_pixels(groups, looks),
         first=tuple(str(image.file) for image in images[:SHOWN]),
         seconds=None,
         notes=tuple(notes),
@@ -137,16 +145,39 @@ def _survey(asked: BatchRequest) -> _Survey:
     return _Survey(request, preview, middle[0] if middle else None)
 
 
-def _headers(images: Sequence[InputImage]) -> tuple[list[_Header], list[str]]:
-    """Sizes of images, and why others have none."""
+@dataclass(frozen=True)
+class _Look:
+    """Sizes of some images, and why others have none."""
+
+    headers: list[_Header]
+    faults: list[str]
+
+    @property
+    def count(self) -> int:
+        return len(self.headers) + len(self.faults)
+
+
+def _look(images: Sequence[InputImage]) -> _Look:
+    """Read the headers of all images or, of many, of every n-th."""
     headers, faults = [], []
-    for image in images:
+    for image in images[:: max(1, -(-len(images) // SAMPLE))]:
         try:
-            with open_source(image.file) as source:
+            with image.open() as source:
                 headers.append(_Header(image, source.pixels, source.planes))
         except ClsClipError as error:
             faults.append(error.message.rstrip("."))
-    return headers, faults
+    return _Look(headers, faults)
+
+
+def _pixels(groups: Sequence[Sequence[InputImage]], looks: Sequence[_Look]) -> int:
+    """Pixels of all images: those that were not looked at are like the others of their group."""
+    per_image = [
+        sum(header.pixels for header in look.headers) / look.count if look.count else None
+        for look in looks
+    ]
+    known = next((each for each in per_image if each is not None), 0.0)
+    sizes = zip(groups, per_image, strict=True)
+    return round(sum(len(group) * (known if size is None else size) for group, size in sizes))
 
 
 def _bytes(file: Path) -> int:
@@ -165,7 +196,7 @@ async def _seconds_per_pixel(
     segment = SegmentRequest(words=asked.words, **how)
 
     def read() -> NDArray[Any]:
-        with open_source(middle.image.file) as source:
+        with middle.image.open() as source:
             return source.read(plane=0)
 
     def work(image: NDArray[Any], predictor: Segmenter, job: Job) -> float:

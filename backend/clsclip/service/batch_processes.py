@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clsclip.batch.inputs import InputImage
-from clsclip.batch.job import PAUSE_FILE, THUMBNAILS
+from clsclip.batch.job import PAUSE_FILE, THUMBNAILS, list_images, note_copies
 from clsclip.batch.manifest import Manifest
 from clsclip.batch.outputs import CLASSES_FILE
 from clsclip.batch.reviews import Reviews
 from clsclip.config import BackendSettings
 from clsclip.errors import (
-    BusyError,
     CheckpointError,
     ConflictError,
     FileError,
@@ -44,9 +43,17 @@ from clsclip.service.batch_record import (
     batch_folders,
     batch_state,
     batches_folder,
+    command_arguments,
     read_batch,
+    refuse_second,
 )
-from clsclip.service.batch_request import check_output, checked, make_output, new_folder
+from clsclip.service.batch_request import (
+    check_copies,
+    check_output,
+    checked,
+    make_output,
+    new_folder,
+)
 from clsclip.service.export_renewal import ExportRenewal
 from clsclip.service.run_processes import (
     RunProcesses,
@@ -56,11 +63,13 @@ from clsclip.service.run_processes import (
 )
 from clsclip.wire_batch import (
     Batch,
+    BatchCheck,
     BatchFile,
     BatchFiles,
     BatchRequest,
     FileOrder,
     FileStatus,
+    ImageCopy,
 )
 
 COMMAND: Final = (sys.executable, "-P", "-m", "clsclip.cli.label")
@@ -106,6 +115,7 @@ class BatchProcesses:
         """
         asked, images = checked(request)
         check_output(asked, images)
+        check_copies(asked, whole=True)
         with self._starting():
             make_output(asked)
             before = _kept(asked, images)
@@ -114,10 +124,21 @@ class BatchProcesses:
                 folder = new_folder(batches_folder(), Path(asked.output), started)
             except OSError as error:
                 raise FileError(f"'{batches_folder()}' cannot be written ({error}).") from error
+            if asked.copies:  # else the process lists them
+                list_images(folder, images)
+                asked = asked.model_copy(update={"copies": ()})
             record = BatchRecord(request=asked, started=started, device=self._settings.device)
             write_record(folder / RECORD_FILE, record)
             self._run(folder, record, before, 0.0)
         return self._read(folder, record)
+
+    def check(self, request: BatchRequest) -> BatchCheck:
+        """Refuse what :meth:`start` would, before somebody reads files for it."""
+        asked, images = checked(request)
+        check_output(asked, images)
+        check_copies(asked, whole=False)
+        refuse_second()
+        return BatchCheck(files=len(images))
 
     def pause(self, name: str) -> Batch:
         """Ask a batch to wait after the present file.
@@ -138,8 +159,14 @@ class BatchProcesses:
                 file.touch()
         return self._read(folder, record)
 
-    def resume(self, name: str) -> Batch:
+    def resume(self, name: str, copies: Sequence[ImageCopy] = ()) -> Batch:
         """Go on with a batch, also with its files that failed. One that runs is left alone.
+
+        Parameters
+        ----------
+        name : str
+        copies : sequence of ImageCopy
+            Files of it that napari has read anew.
 
         Raises
         ------
@@ -157,7 +184,9 @@ class BatchProcesses:
                 raise ConflictError(
                     f"The batch '{name}' is done: all of its {batch.files} files are labelled."
                 )
+            check_copies(record.request.model_copy(update={"copies": tuple(copies)}), whole=True)
             with self._starting():
+                note_copies(folder, copies)
                 self._unmark(folder, CANCEL_FILE, PAUSE_FILE)
                 self._run(folder, record, batch.done, batch.seconds)
         elif (folder / PAUSE_FILE).exists():
@@ -282,19 +311,15 @@ class BatchProcesses:
     def _starting(self) -> Iterator[None]:
         """No other backend starts a batch meanwhile, and none runs."""
         with self._processes.starting(batches_folder()):
-            for folder in batch_folders():
-                if batch_state(folder).state == "running":
-                    raise BusyError(
-                        f"The batch '{folder.name}' runs, and one runs at a time. Wait for its "
-                        "end, or cancel it: what is done stays, and it can be resumed."
-                    )
+            refuse_second()
             yield
 
     def _run(self, folder: Path, record: BatchRecord, before: int, seconds: float) -> None:
         """Start the process; ``before`` files were labelled, and ``seconds`` worked, before."""
         session = BatchSession(begun=time.time(), before=before)
         write_record(folder / SESSION_FILE, session)
-        self._processes.start(folder, [*self._command, *_arguments(folder, record)], {}, seconds)
+        command = [*self._command, *command_arguments(folder, record)]
+        self._processes.start(folder, command, {}, seconds)
 
     def _unmark(self, folder: Path, *names: str) -> None:
         for name in names:
@@ -347,22 +372,6 @@ def _check_words(output: Path, words: tuple[str, ...]) -> None:
             f"'{output}' was labelled with other words since: {', '.join(found)}. Review it in the "
             "batch that did so."
         )
-
-
-def _arguments(folder: Path, record: BatchRecord) -> list[str]:
-    asked = record.request
-    arguments = [
-        *asked.inputs, f"--words={','.join(asked.words)}", f"--output={asked.output}",
-        f"--format={','.join(asked.formats)}", f"--device={record.device}",
-        f"--job={folder.absolute()}",
-    ]  # fmt: skip
-    for name, value in asked.model_dump(exclude={"inputs", "words", "output", "formats"}).items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None:
-            arguments.append(f"--{option}={value}")
-    return arguments
 
 
 def _kept(request: BatchRequest, images: Sequence[InputImage]) -> int:

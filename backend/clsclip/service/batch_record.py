@@ -18,6 +18,7 @@ from pydantic import Field
 
 from clsclip.batch.job import PAUSE_FILE
 from clsclip.config import Settings
+from clsclip.errors import BusyError
 from clsclip.model.run_state import CANCEL_FILE, RunState
 from clsclip.service.batch_files import BatchContents, FileCounts
 from clsclip.service.run_processes import log_lines, reason_of, state_of
@@ -68,6 +69,40 @@ def batch_state(folder: Path) -> RunState:
     state = state_of(folder)
     reason = reason_of(state, folder / LOG_FILE, "batch", "Resume goes on with what is left.")
     return state.model_copy(update={"reason": reason})
+
+
+def refuse_second() -> None:
+    """Refuse to start a batch while one runs.
+
+    Raises
+    ------
+    BusyError
+    """
+    for folder in batch_folders():
+        if batch_state(folder).state == "running":
+            raise BusyError(
+                f"The batch '{folder.name}' runs, and one runs at a time. Wait for its end, or "
+                "cancel it: what is done stays, and it can be resumed."
+            )
+
+
+def command_arguments(folder: Path, record: BatchRecord) -> list[str]:
+    """Arguments of ``napari-clsclip-label`` that do what was asked for."""
+    asked = record.request
+    arguments = [
+        *asked.inputs, f"--words={','.join(asked.words)}", f"--output={asked.output}",
+        f"--format={','.join(asked.formats)}", f"--device={record.device}",
+        f"--job={folder.absolute()}",
+    ]  # fmt: skip
+    for name, value in asked.model_dump(
+        exclude={"inputs", "words", "output", "formats", "copies"}
+    ).items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            arguments.append(f"--{option}={value}")
+    return arguments
 
 
 def read_batch(

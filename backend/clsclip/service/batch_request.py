@@ -15,7 +15,7 @@ from clsclip.errors import FileError, InvalidRequestError, InvalidWordError
 from clsclip.image_sources import is_zarr
 from clsclip.model.registry import find_model, list_models
 from clsclip.typed_words import check_words
-from clsclip.wire_batch import BatchRequest
+from clsclip.wire_batch import COPIES_FOLDER, BatchRequest
 
 _LONGEST_NAME: Final = 40
 
@@ -49,8 +49,9 @@ def checked(request: BatchRequest) -> tuple[BatchRequest, list[InputImage]]:
     known = any(model.name == request.model for model in list_models())
     try:
         images = find_images(
-            inputs, pattern=request.pattern, recursive=request.recursive, output=output
-        )
+            inputs, pattern=request.pattern, recursive=request.recursive, output=output,
+            copies=request.copies,
+        )  # fmt: skip
     except (FileError, ValueError) as error:  # of a pattern
         raise InvalidRequestError(str(error)) from error
     whole = request.model_copy(
@@ -81,6 +82,30 @@ def check_output(request: BatchRequest, images: list[InputImage]) -> None:
         )  # fmt: skip
     except (FileError, OSError) as error:
         raise InvalidRequestError(str(error)) from error
+
+
+def check_copies(request: BatchRequest, *, whole: bool) -> None:
+    """Refuse copies of images that napari made where this machine does not see them.
+
+    Parameters
+    ----------
+    request : BatchRequest
+    whole : bool
+        Whether the copies must be there, and not only the folder for them.
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    folder = Path(request.output) / COPIES_FOLDER
+    needed = [Path(copy.copied_to) for copy in request.copies if copy.copied_to] if whole else []
+    for path in [*needed, *([] if whole or not request.copies else [folder])]:
+        if not path.exists():
+            raise InvalidRequestError(
+                f"{len(request.copies)} of the files can be read by napari only, which puts copies "
+                f"of them into '{folder}'; but the backend does not see '{path}'. It probably runs "
+                "on another machine: choose an output folder that both see under the same path."
+            )
 
 
 def make_output(request: BatchRequest) -> None:

@@ -18,6 +18,8 @@ from clsclip.wire_batch import (
     BATCH_PATTERN,
     MOST_FILES,
     Batch,
+    BatchCheck,
+    BatchCopies,
     BatchFile,
     BatchFiles,
     BatchList,
@@ -44,6 +46,11 @@ def batch_routes(settings: BackendSettings, jobs: JobQueue, processes: BatchProc
         """What a batch would do; one of the files is segmented to tell how long it takes."""
         return await preview_batch(asked, jobs, request)
 
+    @router.post("/batches/check", responses=error_answers(404, 503))
+    def check(asked: BatchRequest) -> BatchCheck:
+        """Whether a batch could be started now; asked before napari reads files for it."""
+        return processes.check(asked)
+
     @router.get("/batches")
     def batches() -> BatchList:
         """All batches, the newest first."""
@@ -65,9 +72,9 @@ def batch_routes(settings: BackendSettings, jobs: JobQueue, processes: BatchProc
         return processes.pause(name)
 
     @router.post("/batches/{name}/resume", responses=error_answers(404, 409, 503))
-    def resume(name: _Name) -> Batch:
+    def resume(name: _Name, read: BatchCopies | None = None) -> Batch:
         """Go on with a batch that waits, was ended, failed or broke off, or has failed files."""
-        return processes.resume(name)
+        return processes.resume(name, () if read is None else read.copies)
 
     @router.delete("/batches/{name}", responses=error_answers(404))
     def cancel(name: _Name) -> Batch:

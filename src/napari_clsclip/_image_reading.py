@@ -1,0 +1,112 @@
+"""What the reader plugins of the user make of a file: its first image.
+
+npe2 and napari's models only: nothing here imports Qt. Not for the Qt thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Final
+
+import npe2
+from napari.layers import Image, Layer
+from napari.layers.utils.stack_utils import split_channels
+
+from clsclip.errors import InvalidImageError
+
+NO_IMAGES: Final = frozenset({".csv", ".json", ".txt", ".xml", ".yaml", ".yml", ".md", ".log"})
+"""Endings of files beside images that are none, whatever a plugin may make of them."""
+
+_BUILTIN: Final = "napari"
+"""Name of napari's own reader. It claims 181 endings, most of which it cannot read by itself."""
+
+_BUILTIN_ENDINGS: Final = frozenset(
+    {".npy", ".lsm", ".gif", ".webp", ".jp2", ".pgm", ".ppm", ".pbm", ".tga", ".jfif", ".jpe"}
+)
+"""Of these, images and arrays that it can."""
+
+
+def claiming_reader(file: Path) -> str | None:
+    """The plugin with which napari would read a file, if one claims files of such names.
+
+    A pattern of a plugin claims a file if it says how its name ends; one that takes any file
+    (``*``) does not.
+
+    Returns
+    -------
+    str or None
+        The one that the user prefers for such files, else one that is not napari's own.
+    """
+    if file.suffix.lower() in NO_IMAGES:
+        return None
+    readers = npe2.PluginManager.instance().iter_compatible_readers([str(file)])
+    claims = (reader.plugin_name for reader in readers if _claims(reader, file))
+    names = sorted(set(claims), key=lambda name: (name == _BUILTIN, name))
+    if len(names) > 1:
+        from napari.plugins.utils import get_preferred_reader  # it reads the settings
+
+        preferred: str | None = get_preferred_reader(str(file))
+        if preferred in names:
+            return preferred
+    return names[0] if names else None
+
+
+def read_image_layer(file: Path, reader: str | None = None) -> Image:
+    """Read the first image of a file; it is in no viewer.
+
+    Of channels along an axis of their own (``channel_axis``), which would become a layer each, that
+    is the first channel.
+
+    Parameters
+    ----------
+    file : Path
+    reader : str, optional
+        Name of the plugin; None: whichever reads it.
+
+    Raises
+    ------
+    InvalidImageError
+        If it cannot be read, or holds no image.
+    """
+    try:
+        for data, attributes, kind in _layer_data(file, reader):
+            if kind == "image":
+                layer = Layer.create(*_first_channel(data, attributes), "image")
+                if isinstance(layer, Image):
+                    return layer
+    except Exception as error:  # readers are other people's code
+        raise unreadable(file, error) from error
+    raise InvalidImageError(f"'{file}' holds no image.")
+
+
+def unreadable(file: Path, error: Exception) -> InvalidImageError:
+    """What the reader of a file raised, as an error for the user."""
+    reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return InvalidImageError(f"'{file}' cannot be read ({reason}).")
+
+
+def _claims(reader: Any, file: Path) -> bool:
+    if reader.plugin_name == _BUILTIN:
+        return file.suffix.lower() in _BUILTIN_ENDINGS
+    path = str(file).lower()
+    return any(
+        any(map(str.isalnum, pattern.rpartition("*")[2])) and fnmatch(path, pattern.lower())
+        for pattern in reader.filename_patterns
+    )
+
+
+def _layer_data(file: Path, reader: str | None) -> Iterator[tuple[Any, dict[str, Any], str]]:
+    for data in npe2.read([str(file)], stack=False, plugin_name=reader):
+        attributes: dict[str, Any] = dict(data[1]) if len(data) > 1 else {}
+        kind = str(data[2]) if len(data) > 2 else "image"
+        yield data[0], attributes, kind
+
+
+def _first_channel(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    axis = attributes.pop("channel_axis", None)
+    if axis is None:
+        return data, attributes
+    channel = split_channels(data, axis, **attributes)[0]
+    return channel[0], dict(channel[1])
