@@ -135,10 +135,8 @@ def find_images(
 
 def _nothing(folder: Path, pattern: str, *, recursive: bool) -> FileError:
     named = "" if pattern == "*" else f" that match '{pattern}'"
-    deeper = (
-        "" if recursive
-        else " Folders in it are searched with 'Folders in folders' (--recursive on the command line)."
-    )  # fmt: skip
+    option = "'Folders in folders' (--recursive on the command line)"
+    deeper = "" if recursive else f" Folders in it are searched with {option}."
     return FileError(
         f"'{folder}' holds no image files{named} ({', '.join(IMAGE_ENDINGS)}, .zarr).{deeper} "
         f"{OTHER_WAY}"
