@@ -113,6 +113,19 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert [head["encoder_rate"] for head in recipe["heads"]] == [0, 0.1, 0]
     assert len(recipe["pretraining"]) == 2
     assert recipe["commit"] == "0f1e2d3"
+    between = ["bundle", "--model", str(tmp_path / "g"), "--average", str(tmp_path / "b"),
+               "--dtype", "float32", "--output", str(tmp_path / "m")]  # fmt: skip
+    assert main(between) == 0
+    one, other, mean = (load_file(tmp_path / name / "model.safetensors") for name in "gbm")
+    for name, weights in mean.items():
+        torch.testing.assert_close(weights, (one[name].float() + other[name].float()) / 2, msg=name)
+    recipe = json.loads((tmp_path / "m" / "config.json").read_text())["training"]
+    assert recipe["averaged_with"] == Predictor(str(tmp_path / "b")).version
+    wider = [*again[:-3], str(tmp_path / "w"), "--decoder-width", "30", "--steps", "1"]
+    assert main(wider) == 0
+    between[between.index("--average") + 1] = str(tmp_path / "w")
+    assert main(between) == 2
+    assert "other shapes" in capsys.readouterr().err
     before, after = (
         load_file(folder / "clip" / "model.safetensors")
         for folder in (tmp_path / "q", tmp_path / "e")

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from clsclip.config import Settings
 from clsclip.errors import InvalidConfigError, UnknownModelError
-from clsclip.model.checkpoint import load_model, load_word_heads, save_model
+from clsclip.model.checkpoint import load_model, load_word_heads, model_version, save_model
+from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.model.run_state import METRICS_FILE
@@ -31,6 +32,12 @@ class BundleSettings(Settings):
     description: str = Field("", title="Description", description="One line for lists of models.")
     detector: str = Field(
         "", title="Detector", description="Detector directory to put into the folder too."
+    )
+    average: str = Field(
+        "",
+        title="Average",
+        description="Model with a head of the same shape on the same CLIP, such as the one that "
+        "this one went on from: the weights of both heads are averaged.",
     )
     commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
 
@@ -56,6 +63,10 @@ def bundle(settings: BundleSettings) -> Path:
                 "Copy it elsewhere first."
             )
     model = load_model(folder)
+    if settings.average:
+        older = find_model(settings.average)
+        _average(model, load_model(older, model.towers), settings)
+        recipe["averaged_with"] = model_version(older)
     save_model(
         model, output, source="", training=recipe,
         description=settings.description or config.description,
@@ -64,6 +75,27 @@ def bundle(settings: BundleSettings) -> Path:
     if settings.detector:
         shutil.copytree(settings.detector, output / DETECTOR_FOLDER)
     return output
+
+
+def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
+    """Give a head the mean of its weights and those of another one; a look at presence may be new.
+
+    Training that goes on with other data forgets some of what it knew; the mean of the weights
+    before and after keeps most of both (Wortsman et al., Robust fine-tuning of zero-shot models,
+    CVPR 2022).
+    """
+    shapes = (each.settings.model_copy(update={"presence": False}) for each in (model, other))
+    if len(set(shapes)) > 1:
+        raise InvalidConfigError(
+            f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "
+            "cannot be averaged."
+        )
+    weights = model.head_state()
+    means = {
+        name: (weights[name] + each) / 2
+        for name, each in other.head_state().items() if name in weights
+    }  # fmt: skip
+    model.load_state_dict(means, strict=False)
 
 
 def _pretraining(run: Path) -> list[dict[str, Any]]:
