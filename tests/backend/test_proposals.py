@@ -173,6 +173,16 @@ def test_spellings_of_a_class_word_are_understood(typed: str, index: int) -> Non
     assert vocabulary.index(typed) == index
 
 
+@pytest.mark.parametrize(
+    ("typed", "index"),
+    [("nuclei", 0), ("the cell nuclei", 0), ("Erythrocytes", 1), ("RBC", 1), ("people", 3),
+     ("woman", 3), ("man", 2)],
+)  # fmt: skip
+def test_what_means_the_same_is_understood(typed: str, index: int) -> None:
+    vocabulary = Vocabulary(["nucleus", "red blood cell", "man", "person"])
+    assert vocabulary.index(typed) == index
+
+
 @pytest.mark.parametrize("typed", ["dog", "cat food", "", ".", "細胞核", "ca", "s"])
 def test_other_words_are_not_known(typed: str) -> None:
     vocabulary = Vocabulary(["cat", "teddy bear"])

@@ -1,7 +1,4 @@
-"""Which of a detector's class words a typed word means.
-
-Only spellings; synonyms, which :func:`clsclip.words.canonical` knows, are not asked for yet.
-"""
+"""Which of a detector's class words a typed word means: its spellings, and known synonyms."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import Final
 
 from clsclip.errors import InvalidWordError
 from clsclip.predict.wording import without_article
-from clsclip.words import plural
+from clsclip.words import canonical, plural
 
 _LISTED: Final = 12
 
@@ -33,14 +30,14 @@ class Vocabulary:
     Parameters
     ----------
     words : sequence of str
-        In the order of the detector's scores. Of words that differ in spelling only, the first
-        one is found.
+        In the order of the detector's scores. Of words that differ in spelling only, or mean the
+        same, the first one is found, unless another one is exactly what was typed.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = tuple(words)
         self._index: dict[str, int] = {}
-        for spell in (normalised, _plural):
+        for spell in _SPELLS:
             for index, word in enumerate(self.words):
                 self._index.setdefault(spell(word), index)
 
@@ -68,8 +65,17 @@ class Vocabulary:
         return found
 
     def _find(self, word: str) -> int | None:
-        return self._index.get(normalised(word), self._index.get(_plural(word)))
+        places = (self._index.get(spell(word)) for spell in _SPELLS)
+        return next((place for place in places if place is not None), None)
 
 
 def _plural(word: str) -> str:
     return plural(normalised(word))
+
+
+def _meaning(word: str) -> str:
+    return canonical(normalised(word))
+
+
+_SPELLS: Final = (normalised, _plural, _meaning)
+"""From what a word looks like to what it means."""
