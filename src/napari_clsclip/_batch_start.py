@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from qtpy.QtCore import QObject, Signal
 
-from clsclip.errors import CancelledError, FileError, InvalidConfigError, InvalidImageError
+from clsclip.errors import (
+    BusyError,
+    CancelledError,
+    FileError,
+    InvalidConfigError,
+    InvalidImageError,
+)
 from clsclip.wire_batch import (
     COPIES_FOLDER,
     MOST_FILES,
@@ -161,7 +169,8 @@ def preview(request: BatchRequest, closing: threading.Event, client: Client) -> 
         copies = [_known(file, folder) for file in found.files]
         tried = _to_try(found.files, copies)
         if tried is not None:
-            copies[tried] = Reading(closing).read([found.files[tried]], Path(scratch))[0]
+            with suppress(FileError):  # no room to try it: then its time is not told
+                copies[tried] = Reading(closing).read([found.files[tried]], Path(scratch))[0]
         asked = request.model_copy(update={"copies": tuple(copies)})
         told = client.batches.preview(asked)
     notes = (_first_read(found.files), *_left_out(found.left_out))
@@ -185,10 +194,13 @@ def _read_again(batch: Batch, reading: Reading, client: Client) -> _Prepared:
     files = [
         ForeignFile(file, reader)
         for file in (*_files(client, batch, "failed"), *_files(client, batch, "waiting"))
-        if file.exists() and (reader := foreign_reader(file)) is not None
+        if os.path.lexists(file) and (reader := foreign_reader(file)) is not None
     ]
     if not files:
         return _Prepared()
+    for other in client.batches.list():
+        if other.state in ("running", "paused") and other.name != batch.name:
+            raise BusyError(f"The batch '{other.name}' runs. Wait for its end, or cancel it.")
     return _Prepared(reading.read(files, _made(_folder(batch.request))))
 
 
@@ -223,7 +235,7 @@ def _made(folder: Path) -> Path:
 def _known(file: ForeignFile, folder: Path) -> ImageCopy:
     """The copy of a file, if there is one."""
     try:
-        copy = copy_of(folder, file.file)
+        copy = copy_of(folder, file.file, file.reader)
     except InvalidImageError as error:
         return ImageCopy(file=str(file.file), error=error.message)
     return ImageCopy(file=str(file.file), copied_to=str(copy) if copy.exists() else "")

@@ -5,6 +5,7 @@ Nothing here imports Qt. Folders are listed: not for the Qt thread.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -70,7 +71,14 @@ def foreign_files(request: BatchRequest) -> ForeignFiles:
 
 
 def foreign_reader(file: Path) -> str | None:
-    """The plugin that has to read a file for the backend; None: the backend can, or none can."""
+    """The plugin that has to read a file for the backend; None: the backend can, or none can.
+
+    A name that is not UTF-8 cannot be told to the backend.
+    """
+    try:
+        str(file).encode()
+    except UnicodeEncodeError:
+        return None
     return None if has_image_ending(file) or is_zarr(file) else claiming_reader(file)
 
 
@@ -82,7 +90,7 @@ def _images(request: BatchRequest, claimed: Callable[[Path], bool]) -> Iterator[
         if given is None:
             continue
         if not is_searched(given):
-            if given.exists():
+            if os.path.lexists(given):
                 yield given, given.stem
             continue
         try:

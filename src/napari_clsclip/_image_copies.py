@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import psutil
 import tifffile
 from napari.layers import Image
 from numpy.typing import NDArray
@@ -30,8 +31,10 @@ _MICROMETRE: Final = "µm"
 _TIME: Final = ("t", "time")
 
 
-def copy_of(folder: Path, file: Path) -> Path:
-    """Where the copy of a file is, as it is now: its path, size and time are in the name.
+def copy_of(folder: Path, file: Path, reader: str) -> Path:
+    """Where the copy of a file is, as it is now and as a reader reads it.
+
+    Path, size, time and the name of the reader are in the name of the copy.
 
     Raises
     ------
@@ -43,8 +46,9 @@ def copy_of(folder: Path, file: Path) -> Path:
     except OSError as error:
         raise InvalidImageError(f"'{file}' cannot be read ({error}).") from error
     path = hashlib.blake2b(os.fsencode(file), digest_size=6).hexdigest()
+    by = hashlib.blake2b(reader.encode(), digest_size=3).hexdigest()
     stem = os.fsencode(file.stem)[:_STEM].decode(errors="ignore")
-    return folder / f"{stem}-{path}-{now.st_size:x}-{now.st_mtime_ns:x}.ome.tif"
+    return folder / f"{stem}-{path}-{now.st_size:x}.{by}-{now.st_mtime_ns:x}.ome.tif"
 
 
 def copies_there(folder: Path) -> dict[str, list[Path]]:
@@ -53,6 +57,12 @@ def copies_there(folder: Path) -> dict[str, list[Path]]:
     for copy in folder.glob("*.ome.tif"):
         found.setdefault(file_part(copy), []).append(copy)
     return found
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what a writing left that was ended from outside; nobody else may write now."""
+    for draft in folder.glob(".*.ome.tif.new"):
+        draft.unlink(missing_ok=True)
 
 
 def file_part(copy: Path) -> str:
@@ -87,10 +97,16 @@ def write_copy(
     FileError
         If the copy cannot be written, as on a full disk.
     """
-    content = _Content.of(layer, file)
+    try:
+        content = _Content.of(layer, file)
+    except ClsClipError:
+        raise
+    except Exception as error:  # readers are other people's code
+        raise unreadable(file, error) from error
     draft = target.with_name(f".{target.name}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        content.require_memory()
         free = shutil.disk_usage(target.parent).free
         if content.bytes > free:
             raise FileError(
@@ -105,6 +121,7 @@ def write_copy(
                 shape=content.shape,
                 dtype=content.dtype,
                 ome=True,
+                bigtiff=True,  # it cannot see how much comes
                 photometric="rgb" if content.colours else "minisblack",
                 metadata=content.metadata,
             )
@@ -181,6 +198,17 @@ class _Content:
     def bytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
+    def require_memory(self) -> None:
+        """Refuse planes that do not fit into memory, before the system ends napari for them."""
+        plane = self.bytes // int(np.prod(self.shape[: -3 if self.colours else -2]))
+        free = psutil.virtual_memory().available
+        if plane > free:
+            raise InvalidImageError(
+                f"A plane of '{self.file}' takes {plane / 1e9:,.1f} GB of memory, and only "
+                f"{free / 1e9:,.1f} GB are free. Convert it to OME-Zarr or a tiled TIFF, which are "
+                "read in parts."
+            )
+
     def planes(self, progress: Callable[[int, int], object]) -> Iterator[NDArray[Any]]:
         """One plane after the other; what the reader raises is about the image, not the copy."""
         stack = self.data.shape[: -3 if self.colours else -2]
@@ -188,7 +216,15 @@ class _Content:
         for number, place in enumerate(np.ndindex(*stack)):
             progress(number, count)
             try:
-                plane = np.asarray(self.data[place]).astype(self.dtype, copy=False)
+                plane = np.asarray(self.data[place])
+                if plane.shape != self.data.shape[len(place) :]:
+                    raise InvalidImageError(
+                        f"'{self.file}' cannot be read: its plane {number + 1} of {count} has the "
+                        f"shape {plane.shape}; expected {self.data.shape[len(place) :]}."
+                    )
+                if plane.dtype == bool:
+                    plane = plane * np.uint8(255)  # white, as a boolean image is shown
+                plane = plane.astype(self.dtype, copy=False)
             except ClsClipError:
                 raise
             except Exception as error:  # readers are other people's code

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import npe2
+import numpy as np
 from napari.layers import Image, Layer
 from napari.layers.utils.stack_utils import split_channels
 
@@ -89,12 +90,28 @@ def unreadable(file: Path, error: Exception) -> InvalidImageError:
 
 def _claims(reader: Any, file: Path) -> bool:
     if reader.plugin_name == _BUILTIN:
-        return file.suffix.lower() in _BUILTIN_ENDINGS
+        ending = file.suffix.lower()
+        return ending in _BUILTIN_ENDINGS and (ending != ".npy" or _holds_numbers(file))
     path = str(file).lower()
     return any(
         any(map(str.isalnum, pattern.rpartition("*")[2])) and fnmatch(path, pattern.lower())
         for pattern in reader.filename_patterns
     )
+
+
+def _holds_numbers(file: Path) -> bool:
+    """Whether an array file is one of numbers; segmentation programs keep their objects in some."""
+    try:
+        with file.open("rb") as stream:
+            first = np.lib.format.read_magic(stream) == (1, 0)
+            read = (
+                np.lib.format.read_array_header_1_0
+                if first
+                else (np.lib.format.read_array_header_2_0)
+            )
+            return read(stream)[2].kind in "buif"
+    except (OSError, ValueError):  # reading it will say why
+        return True
 
 
 def _layer_data(file: Path, reader: str | None) -> Iterator[tuple[Any, dict[str, Any], str]]:

@@ -17,7 +17,13 @@ from filelock import FileLock, Timeout
 from clsclip.errors import BusyError, CancelledError, FileError, InvalidImageError
 from clsclip.wire_batch import ImageCopy
 from napari_clsclip._foreign_files import ForeignFile
-from napari_clsclip._image_copies import copies_there, copy_of, file_part, write_copy
+from napari_clsclip._image_copies import (
+    copies_there,
+    copy_of,
+    file_part,
+    remove_drafts,
+    write_copy,
+)
 from napari_clsclip._image_reading import read_image_layer
 
 LOCK_FILE: Final = ".lock"
@@ -97,6 +103,7 @@ class Reading:
             raise FileError(f"'{folder}' cannot be written ({error}).") from error
 
     def _read(self, files: Sequence[ForeignFile], folder: Path) -> tuple[ImageCopy, ...]:
+        remove_drafts(folder)
         copies, there = [], copies_there(folder)
         for number, file in enumerate(files):
             self.progress = ReadingProgress(number, len(files), file.file.name)
@@ -109,7 +116,7 @@ class Reading:
 
     def _copy(self, file: ForeignFile, folder: Path) -> ImageCopy:
         try:
-            target = copy_of(folder, file.file)
+            target = copy_of(folder, file.file, file.reader)
             if not target.exists():
                 layer = read_image_layer(file.file, file.reader)
                 write_copy(layer, file.file, target, self._tell)

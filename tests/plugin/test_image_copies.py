@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import npe2
 import numpy as np
 import pytest
 import tifffile
+from dask import delayed
 from filelock import FileLock
 from PIL import Image
 
@@ -76,6 +78,11 @@ def test_which_files_a_plugin_has_to_read(
     both = found(folder, folder / "below")  # of two of the same key, the backend tells
     assert both[0] == [*flat, "below/b.inv invented"]
     assert reader.files == []
+    np.save(folder / "cells_seg.npy", {"masks": 1}, allow_pickle=True)  # type: ignore[arg-type]
+    np.save(folder / "numbers.npy", np.zeros((3, 4)))
+    assert found(folder)[0] == [*flat, "numbers.npy napari"]
+    (folder / "numbers.npy").unlink()
+    (folder / os.fsdecode(b"\xff.inv")).touch()  # which no message can tell the backend
     with invented_reader("*", "*.*", name="greedy"):  # nobody asks a plugin that takes anything
         assert found(folder)[0] == flat
     with invented_reader("*.npy", name="other"):
@@ -107,6 +114,8 @@ def test_a_copy_has_the_pixels_of_the_first_image(
     copy = copy_of(file, tmp_path / "copies")
     assert copy.error == ""
     first = pixels[:, 0] if "channel_axis" in about else pixels
+    if dtype == "bool":
+        first = pixels * np.uint8(255)  # true is white
     with tifffile.TiffFile(copy.copied_to) as opened:
         assert opened.is_ome
         assert opened.series[0].axes == axes
@@ -148,6 +157,30 @@ def test_lazy_pixels_are_read_plane_by_plane_with_their_size(
     assert open_copy(Path(copy.copied_to)) is None
 
 
+def test_planes_of_another_shape_than_promised_fail_alone(
+    reader: InventedReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_invented(tmp_path / "a.inv", np.zeros((4, 20, 30), np.uint8), lazy=True)
+    promised = da.from_delayed(delayed(np.zeros)((9, 30)), (20, 30), np.uint8)
+    monkeypatch.setattr(reader, "_lazy", lambda pixels, broken: da.stack([promised] * 4))
+    copy = copy_of(file, tmp_path / "copies")
+    assert copy.copied_to == ""
+    assert "plane 1 of 4 has the shape (9, 30); expected (20, 30)" in copy.error
+    assert not list((tmp_path / "copies").glob("*.tif*"))
+
+
+def test_another_plugin_reads_a_file_anew(reader: InventedReader, tmp_path: Path) -> None:
+    file, folder = write_invented(tmp_path / "a.inv", np.zeros((20, 30), np.uint8)), tmp_path / "c"
+    first = copy_of(file, folder)
+    (folder / ".a.ome.tif.new").touch()  # left by a window that was killed
+    with invented_reader("*.inv", name="other") as other:
+        (second,) = Reading(threading.Event()).read([ForeignFile(file, "other")], folder)
+        assert other.files == ["a.inv"]
+    assert second.copied_to != first.copied_to
+    assert [str(each) for each in folder.glob("*.tif*")] == [second.copied_to]
+    assert not list(folder.glob(".*.new"))
+
+
 def test_what_cannot_be_read_has_a_reason_and_leaves_nothing(
     reader: InventedReader, tmp_path: Path
 ) -> None:
@@ -166,7 +199,7 @@ def test_what_cannot_be_read_has_a_reason_and_leaves_nothing(
     }  # fmt: skip
     files["JSONDecodeError"].write_text("no image")
     foreign = [ForeignFile(file, "invented") for file in files.values()]
-    foreign.append(ForeignFile(files["good.inv"], "no plugin"))
+    foreign.append(ForeignFile(files["good.inv"], "invented"))
     copies = Reading(threading.Event()).read(foreign, folder)
     assert copies[0].error == ""
     for copy, said in zip(copies[1:5], list(files)[1:], strict=True):

@@ -110,8 +110,9 @@ def _survey(asked: BatchRequest) -> _Survey:
     except InvalidRequestError as error:
         notes.append(error.message)
         unread |= copied
+    read_by_napari = copied | unread
     groups = [
-        [image for image in images if (str(image.file) in copied | unread) == by_napari]
+        [image for image in images if (str(image.file) in read_by_napari) == by_napari]
         for by_napari in (False, True)
     ]
     looks = [_look([each for each in group if str(each.file) not in unread]) for group in groups]
