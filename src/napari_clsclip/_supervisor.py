@@ -269,7 +269,8 @@ class BackendSupervisor:
                 if wanted:
                     self._models = client.models()
             except ClsClipError as error:
-                self._models_wanted = self._models_wanted or wanted
+                if wanted:
+                    self._models_wanted = True
                 missed += 1
                 if missed >= MISSED_CHECKS:
                     self._go_offline(f"{error.message} Still trying.")

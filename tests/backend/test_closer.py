@@ -116,14 +116,31 @@ def test_one_look_is_enough(
     assert found == propose(scene(shape, squares))
 
 
-def test_an_image_of_too_many_windows_is_looked_at_once(
+def test_an_image_of_too_many_windows_is_looked_at_less_closely(
     propose: Callable[[Image], list[Region]], looks: list[tuple[int, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     image = scene((600, 600), [])
     propose_closer(image, propose, SIZE)
-    assert len(looks) > 5
-    monkeypatch.setattr(closer, "MOST_WINDOWS", 4)
+    assert len(looks) > 20
+    monkeypatch.setattr(closer, "MOST_WINDOWS", 9)
+    looks.clear()
+    assert propose_closer(image, propose, SIZE) == []
+    assert 5 < len(looks) <= 10
+    monkeypatch.setattr(closer, "MOST_WINDOWS", 1)
     looks.clear()
     assert propose_closer(image, propose, SIZE) == []
     assert len(looks) == 1
+
+
+@pytest.mark.parametrize("side", [24, 27, 29, 30, 31, 32, 33, 36])
+def test_nothing_is_lost_between_windows(
+    propose: Callable[[Image], list[Region]], side: int
+) -> None:
+    small = [(2, left, 12, left + 10) for left in range(0, 250, 20)]
+    for left in range(0, 360, 11):
+        image = scene((60, 400), [*small, (20, left, 20 + side, left + side)])
+        found = propose_closer(image, propose, SIZE)
+        boxes = np.array([region.box for region in found])
+        away = np.abs(boxes - (20, left, 20 + side, left + side)).max(1)
+        assert away.min() <= 3

@@ -175,12 +175,14 @@ def test_spellings_of_a_class_word_are_understood(typed: str, index: int) -> Non
 
 @pytest.mark.parametrize(
     ("typed", "index"),
-    [("nuclei", 0), ("the cell nuclei", 0), ("Erythrocytes", 1), ("RBC", 1), ("people", 3),
-     ("woman", 3), ("man", 2)],
+    [("nuclei", 0), ("the cell nuclei", 0), ("Erythrocytes", 1), ("RBC", 1),
+     ("man", 2)],
 )  # fmt: skip
 def test_what_means_the_same_is_understood(typed: str, index: int) -> None:
     vocabulary = Vocabulary(["nucleus", "red blood cell", "man", "person"])
     assert vocabulary.index(typed) == index
+    assert "woman" not in Vocabulary(["man", "crocodile"])
+    assert "crocodile head" not in Vocabulary(["man", "crocodile"])
 
 
 @pytest.mark.parametrize("typed", ["dog", "cat food", "", ".", "細胞核", "ca", "s"])

@@ -121,6 +121,20 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
         torch.testing.assert_close(weights, (one[name].float() + other[name].float()) / 2, msg=name)
     recipe = json.loads((tmp_path / "m" / "config.json").read_text())["training"]
     assert recipe["averaged_with"] == Predictor(str(tmp_path / "b")).version
+    for each in ("g", "m"):  # of a bundle, and of a head that goes on from a mean
+        run = tmp_path / f"{each}-on"
+        if each == "m":
+            on = [*again[:-3], str(run), "--start", str(tmp_path / "m")]
+            on[on.index("--clip") + 1] = str(tmp_path / "m" / "clip")
+            assert main(on) == 0
+        source = run if each == "m" else tmp_path / "m"
+        last = ["bundle", "--model", str(source), "--output", str(tmp_path / "last")]
+        assert main(last) == 0
+        recipe = json.loads((tmp_path / "last" / "config.json").read_text())["training"]
+        assert len(recipe["pretraining"]) == 2
+        assert len(recipe["heads"]) == (4 if each == "m" else 3)
+        kept = recipe["heads"][2] if each == "m" else recipe
+        assert kept["averaged_with"] == Predictor(str(tmp_path / "b")).version
     wider = [*again[:-3], str(tmp_path / "w"), "--decoder-width", "30", "--steps", "1"]
     assert main(wider) == 0
     between[between.index("--average") + 1] = str(tmp_path / "w")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,7 +216,14 @@ def test_a_bundle_takes_its_detector_along(
     assert not output.exists()
     assert main([*arguments, "--detector", str(untrained)]) == 0
     assert main([*arguments, "--detector", str(untrained)]) == 0  # replaces the folder
-    assert main([*arguments, "--detector", str(output / "detector")]) == 2
-    assert "Copy it elsewhere" in capsys.readouterr().err
+    assert main([*arguments, "--detector", str(output)]) == 0  # from where it is put
+    again = ["bundle", "--model", str(output), "--output", str(tmp_path / "again")]
+    assert main(again) == 0  # what a model brings goes along
+    assert YoloDetector(tmp_path / "again" / "detector", device="cpu").words == ("cat", "dog")
+    broken = tmp_path / "broken"
+    shutil.copytree(untrained, broken)
+    (broken / DETECTOR_WEIGHTS).write_bytes(b"")
+    assert main([*arguments, "--detector", str(broken)]) == 1
+    capsys.readouterr()
     assert YoloDetector(output / "detector", device="cpu").words == ("cat", "dog")
     assert Predictor(str(output), device="cpu").name == str(output)

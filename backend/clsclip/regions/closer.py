@@ -28,7 +28,10 @@ BLIND: Final = 0.5
 closer."""
 
 MOST_WINDOWS: Final = 64
-"""Of one image."""
+"""Of one image; a larger one is not looked at as closely as its objects need."""
+
+COARSER: Final = 0.9
+"""Factor by which a look that takes too many windows is made less close."""
 
 EDGE: Final = 1.5
 """Network pixels from the edge of a window within which a box is taken for one cut off by it."""
@@ -66,9 +69,14 @@ def propose_closer(
     scale = size / max(shape)
     closer = _closer(found, scale)
     windows = plan_windows(shape, closer, size, 1)
-    if closer <= scale or len(windows.corners) > MOST_WINDOWS:
+    while len(windows.corners) > MOST_WINDOWS:
+        closer *= COARSER
+        windows = plan_windows(shape, closer, size, 1)
+    if closer <= scale:
         return found
-    large = [region for region in found if _side(region.box) * closer > size * OVERLAP]
+    # neighbours share the overlap, and of that a little counts as cut off
+    whole = size * OVERLAP - 4 * EDGE
+    large = [region for region in found if _side(region.box) * closer > whole]
     near: list[Region] = []
     for window in window_boxes(shape, windows):
         top, left, bottom, right = (round(edge) for edge in window)

@@ -13,6 +13,11 @@ from clsclip.words import canonical, plural
 
 _LISTED: Final = 12
 
+_ONE_THING: Final = frozenset({"nucleus", "red blood cell", "white blood cell", "platelet",
+                               "airplane", "motorcycle", "cell phone", "couch", "tv", "bicycle",
+                               "bacterium", "vessel"})  # fmt: skip
+"""Words whose other spellings mean exactly the same, not a part or a kind."""
+
 
 def normalised(word: str) -> str:
     """A word without what does not change its meaning: case, article, hyphens, full stop.
@@ -74,7 +79,8 @@ def _plural(word: str) -> str:
 
 
 def _meaning(word: str) -> str:
-    return canonical(normalised(word))
+    text = normalised(word)
+    return canonical(text) if canonical(text) in _ONE_THING else text
 
 
 _SPELLS: Final = (normalised, _plural, _meaning)

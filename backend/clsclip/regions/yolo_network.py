@@ -244,6 +244,11 @@ def _private_import() -> Iterator[None]:
         )  # fmt: skip
         try:
             yield
+        except ImportError as error:
+            raise ModelUnavailableError(
+                f"Detectors need the package 'ultralytics', which cannot be imported ({error}). "
+                "Install it where the backend runs: pip install ultralytics"
+            ) from error
         finally:
             for name in set(os.environ) - set(before):
                 del os.environ[name]

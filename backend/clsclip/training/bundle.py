@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.model.run_state import METRICS_FILE
-from clsclip.regions.detector_config import DETECTOR_FOLDER, read_detector_config
+from clsclip.regions.detector_config import DETECTOR_FILE, DETECTOR_FOLDER
+from clsclip.regions.yolo import YoloDetector
 from clsclip.training.run import RUN_FILE
 
 
@@ -31,7 +33,10 @@ class BundleSettings(Settings):
     )
     description: str = Field("", title="Description", description="One line for lists of models.")
     detector: str = Field(
-        "", title="Detector", description="Detector directory to put into the folder too."
+        "",
+        title="Detector",
+        description="Detector directory to put into the folder. Empty: the one that the model "
+        "brings, if any.",
     )
     average: str = Field(
         "",
@@ -55,26 +60,38 @@ def bundle(settings: BundleSettings) -> Path:
     if settings.commit:
         recipe["commit"] = settings.commit
     output = Path(settings.output)
-    if settings.detector:
-        read_detector_config(Path(settings.detector))
-        if Path(settings.detector).resolve().is_relative_to(output.resolve()):
-            raise InvalidConfigError(
-                f"The detector '{settings.detector}' lies in '{output}', which is replaced. "
-                "Copy it elsewhere first."
-            )
     model = load_model(folder)
     if settings.average:
         older = find_model(settings.average)
         _average(model, load_model(older, model.towers), settings)
         recipe["averaged_with"] = model_version(older)
-    save_model(
-        model, output, source="", training=recipe,
-        description=settings.description or config.description,
-        bundle=getattr(torch, settings.dtype), word_heads=load_word_heads(folder, model),
-    )  # fmt: skip
-    if settings.detector:
-        shutil.copytree(settings.detector, output / DETECTOR_FOLDER)
+    with tempfile.TemporaryDirectory() as scratch:  # what is replaced may be where it comes from
+        detector = _detector(settings.detector, folder, Path(scratch))
+        save_model(
+            model, output, source="", training=recipe,
+            description=settings.description or config.description,
+            bundle=getattr(torch, settings.dtype), word_heads=load_word_heads(folder, model),
+        )  # fmt: skip
+        if detector is not None:
+            shutil.copytree(detector, output / DETECTOR_FOLDER)
     return output
+
+
+def _detector(given: str, model: Path, scratch: Path) -> Path | None:
+    """A copy of the detector that is to be bundled: a given one, else the model's own.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none, or not whole.
+    """
+    folder = Path(given).expanduser() if given else model / DETECTOR_FOLDER
+    if given and (folder / DETECTOR_FOLDER / DETECTOR_FILE).is_file():
+        folder = folder / DETECTOR_FOLDER
+    if not given and not folder.is_dir():
+        return None
+    YoloDetector(folder, device="cpu")
+    return Path(shutil.copytree(folder, scratch / DETECTOR_FOLDER))
 
 
 def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
@@ -118,6 +135,8 @@ def _recipe(config: ModelConfig) -> dict[str, Any]:
 
     A head may have gone on from one that was bundled, whose recipe is then the beginning.
     """
+    if "heads" in config.training:
+        return dict(config.training)
     heads, bundled = [config.training], dict[str, Any]()
     while not bundled and (start := heads[0].get("start")):
         try:
@@ -128,9 +147,16 @@ def _recipe(config: ModelConfig) -> dict[str, Any]:
             bundled = older
         else:
             heads.insert(0, older)
-    clip = Path(heads[0].get("clip", config.base.source))
-    commit = bundled.get("commit", "")
+    clip = heads[0].get("clip", config.base.source)
     return {
-        "pretraining": _pretraining(clip.parent) or bundled.get("pretraining", []),
-        "heads": [*({"commit": commit, **head} for head in bundled.get("heads", ())), *heads],
+        "pretraining": _pretraining(Path(clip).parent) or bundled.get("pretraining", []),
+        "heads": [*_bundled_heads(bundled), *heads],
     }
+
+
+def _bundled_heads(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """Heads of a bundled model, each with the commit of its code; the last may be a mean."""
+    heads = [{"commit": recipe.get("commit", ""), **head} for head in recipe.get("heads", ())]
+    if heads and "averaged_with" in recipe:
+        heads[-1]["averaged_with"] = recipe["averaged_with"]
+    return heads
