@@ -245,7 +245,8 @@ class RegionSettings(DetectorSettings):
         title="Regions",
         description="Parts of the image to zoom in on. none: look at the whole image. auto: the "
         "first that there is of drawn boxes, a detector that knows the word, an open-vocabulary "
-        "detector on this machine, tiles. detector, open-vocabulary, tiles: that one.",
+        "detector on this machine, tiles; beside the regions of a detector, it looks at the whole "
+        "image too. detector, open-vocabulary, tiles: that one.",
     )
 
 

@@ -90,7 +90,8 @@ class Segmentation:
     owners : ndarray of uint16, shape (K, H, W), or None
         Where a word has regions of single objects: 0 outside of them, else ``i + 1`` for pixels
         that belong to the region ``proposals[k][i]``. Regions that show the object of another one
-        own nothing. None if no word has such regions.
+        own nothing, nor do those of which a detector is not sure where the whole image was looked
+        at too. None if no word has such regions.
     attention : AttentionMaps or None
         Of the same words, if they were asked for and the model has them.
     """
