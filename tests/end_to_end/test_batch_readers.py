@@ -99,7 +99,9 @@ def test_read_labelled_and_reviewed(
     ticks = Ticks()
     ticks.start()
     form.start_button.click()
-    wait(qtbot, lambda: tab.watch.shown is not None and state(tab) == "done")
+    # other tests may have left batches of theirs
+    wait(qtbot, lambda: tab.watch.shown and tab.watch.shown.request.output == str(output))
+    wait(qtbot, lambda: state(tab) == "done")
     ticks.stop()
     assert np.percentile(ticks.work, 95) < 0.05
     assert tab.message.text() == ""
