@@ -43,6 +43,11 @@ _SPELLINGS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Spellings beside the canonical one; a class that is not here only gets a plural."""
 
+_ONE_THING: Final = frozenset({"nucleus", "red blood cell", "white blood cell", "platelet",
+                               "airplane", "motorcycle", "cell phone", "couch", "tv", "bicycle",
+                               "bacterium", "vessel"})  # fmt: skip
+"""Words of which no spelling means only a part or a kind, as "woman" does of "person"."""
+
 _CANONICAL: Final = {
     spelling: word for word, spellings in _SPELLINGS.items() for spelling in (word, *spellings)
 }
@@ -56,6 +61,16 @@ def canonical(name: str) -> str:
     """
     text = " ".join(name.replace("_", " ").replace("-", " ").lower().split())
     return _CANONICAL.get(text, text)
+
+
+def meaning(name: str) -> str:
+    """The class word for what a person typed, if both mean exactly the same; else the name.
+
+    >>> meaning("erythrocytes"), meaning("woman")
+    ('red blood cell', 'woman')
+    """
+    word = canonical(name)
+    return word if word in _ONE_THING else name
 
 
 def word_list(text: str) -> frozenset[str]:

@@ -15,7 +15,7 @@ from clsclip.errors import FileError
 from clsclip.image_files import has_image_ending, is_zarr
 from clsclip.image_search import files_below, is_searched
 from clsclip.wire_batch import BatchRequest
-from napari_clsclip._image_reading import claiming_reader
+from napari_clsclip._image_reading import BUILTIN, claiming_reader
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ def foreign_reader(file: Path) -> str | None:
     except UnicodeEncodeError:
         return None
     return None if has_image_ending(file) or is_zarr(file) else claiming_reader(file)
+
+
+def opening_reader(file: Path) -> str:
+    """The plugin with which the viewer opens a file: what the backend can read, napari can."""
+    return foreign_reader(file) or BUILTIN
 
 
 def _images(request: BatchRequest, claimed: Callable[[Path], bool]) -> Iterator[tuple[Path, str]]:

@@ -20,7 +20,7 @@ from clsclip.errors import InvalidImageError
 NO_IMAGES: Final = frozenset({".csv", ".json", ".txt", ".xml", ".yaml", ".yml", ".md", ".log"})
 """Endings of files beside images that are none, whatever a plugin may make of them."""
 
-_BUILTIN: Final = "napari"
+BUILTIN: Final = "napari"
 """Name of napari's own reader. It claims 181 endings, most of which it cannot read by itself."""
 
 _BUILTIN_ENDINGS: Final = frozenset(
@@ -44,7 +44,7 @@ def claiming_reader(file: Path) -> str | None:
         return None
     readers = npe2.PluginManager.instance().iter_compatible_readers([str(file)])
     claims = (reader.plugin_name for reader in readers if _claims(reader, file))
-    names = sorted(set(claims), key=lambda name: (name == _BUILTIN, name))
+    names = sorted(set(claims), key=lambda name: (name == BUILTIN, name))
     if len(names) > 1:
         from napari.plugins.utils import get_preferred_reader  # it reads the settings
 
@@ -89,7 +89,7 @@ def unreadable(file: Path, error: Exception) -> InvalidImageError:
 
 
 def _claims(reader: Any, file: Path) -> bool:
-    if reader.plugin_name == _BUILTIN:
+    if reader.plugin_name == BUILTIN:
         ending = file.suffix.lower()
         return ending in _BUILTIN_ENDINGS and (ending != ".npy" or _holds_numbers(file))
     path = str(file).lower()

@@ -28,7 +28,7 @@ from clsclip.typed_words import parse_words
 from clsclip.wire import SegmentRequest
 from napari_clsclip._candidates import Candidate, files_of, planes_of, world_position
 from napari_clsclip._connection import BackendConnection
-from napari_clsclip._foreign_files import foreign_reader
+from napari_clsclip._foreign_files import opening_reader
 from napari_clsclip._layers import Plane, displayed_plane
 from napari_clsclip._message import Message
 from napari_clsclip._placement import unit_ratio
@@ -256,8 +256,7 @@ class NextRow(QWidget):
             if layer in self._viewer.layers and layer.source.path == str(file):
                 return layer
         try:
-            plugin = foreign_reader(file) or "napari"
-            added = self._viewer.open(str(file), stack=False, plugin=plugin)
+            added = self._viewer.open(str(file), stack=False, plugin=opening_reader(file))
         except Exception as error:  # readers are other people's code
             raise InvalidImageError(f"'{file}' cannot be opened ({error}).") from error
         images = [layer for layer in added if isinstance(layer, Image)]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import npe2
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_clsclip._image_copies import open_copy
-
-READER: Final = "napari"
-"""Name of napari's own reader. What others do, they may want to do in the Qt thread."""
+from napari_clsclip._image_reading import BUILTIN
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class ReadImage:
 
     data: NDArray[Any]
     arguments: dict[str, Any]
-    reader: str | None = READER
+    reader: str | None = BUILTIN
 
 
 def read_copied(file: Path, copy: Path) -> ReadImage | None:
@@ -59,10 +57,10 @@ def read_image(file: Path) -> ReadImage | None:
         cannot be read: then ``viewer.open`` has to see to it.
     """
     readers = npe2.PluginManager.instance().iter_compatible_readers([str(file)])
-    if {reader.plugin_name for reader in readers} != {READER}:
+    if {reader.plugin_name for reader in readers} != {BUILTIN}:  # others may want the Qt thread
         return None
     try:
-        layers = npe2.read([str(file)], stack=False, plugin_name=READER)
+        layers = npe2.read([str(file)], stack=False, plugin_name=BUILTIN)
     except Exception:  # napari says why, in its own words, when it is asked to open the file
         return None
     if len(layers) != 1:

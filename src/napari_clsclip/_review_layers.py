@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from clsclip.config import InstanceSettings
 from clsclip.errors import InvalidImageError
 from napari_clsclip._acceptance import Acceptance, acceptance_of
-from napari_clsclip._foreign_files import foreign_reader
+from napari_clsclip._foreign_files import opening_reader
+from napari_clsclip._image_reading import BUILTIN
 from napari_clsclip._layers import PlaneIndex, plane_at
 from napari_clsclip._placement import Placement, placement_of
 from napari_clsclip._result_looks import METADATA_KEY, about_labels, new_layer
 from napari_clsclip._review_files import Reviewed
-from napari_clsclip._review_image import READER, ReadImage
+from napari_clsclip._review_image import ReadImage
 from napari_clsclip._undo_history import forget
 
 _TOO_LARGE = (
@@ -222,8 +223,7 @@ def _opened(viewer: ViewerModel, reviewed: Reviewed) -> list[Layer]:
         return [viewer.add_layer(_image_of(reviewed.image, reviewed))]
     file = Path(reviewed.file.file)
     try:
-        plugin = foreign_reader(file) or READER
-        return list(viewer.open(str(file), stack=False, plugin=plugin))
+        return list(viewer.open(str(file), stack=False, plugin=opening_reader(file)))
     except Exception as error:  # readers are other people's code
         raise InvalidImageError(f"'{file}' cannot be opened ({error}).") from error
 
@@ -272,7 +272,7 @@ def _about(reviewed: Reviewed) -> dict[str, Any]:
 def _from_zarr(viewer: ViewerModel, folder: Path, others: list[Layer]) -> Labels:
     """Labels that are read as they come into view; nobody can paint in them."""
     try:
-        added = viewer.open(str(folder), stack=False, layer_type="labels", plugin="napari")
+        added = viewer.open(str(folder), stack=False, layer_type="labels", plugin=BUILTIN)
     except Exception as error:
         raise InvalidImageError(f"'{folder}' cannot be opened ({error}).") from error
     others += added[1:]

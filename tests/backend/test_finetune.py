@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from clsclip.cli.label import main as label
 from clsclip.cli.train import main
 from clsclip.model.config import read_config
 from clsclip.model.run_state import RunState, read_state
+from small_disk import mounted
 from waiting import PATIENCE, eventually
 
 
@@ -270,13 +270,8 @@ def test_too_little_memory(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of eight megabytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
-        pytest.skip("this user may not mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", megabytes=8) as folder:
+        yield folder
 
 
 def test_a_full_disk(

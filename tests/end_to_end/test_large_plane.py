@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +30,7 @@ from napari_clsclip._large_settings import LARGE_VARIABLE, RESULTS_VARIABLE
 from napari_clsclip._result_looks import METADATA_KEY
 from napari_clsclip._scope import Scope
 from napari_clsclip._segment_tab import SegmentTab
+from small_disk import mounted
 from ticking import Ticks
 
 MILLISECONDS = 120_000
@@ -282,14 +281,9 @@ def test_what_cannot_be_had_is_told_and_the_visible_region_can_be_painted(
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A file system of 40 megabytes for the results."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
-        pytest.skip("this user may not mount a small file system")
-    monkeypatch.setenv(RESULTS_VARIABLE, str(folder))
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", megabytes=40) as folder:
+        monkeypatch.setenv(RESULTS_VARIABLE, str(folder))
+        yield folder
 
 
 def fill_up(file: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from napari_clsclip._foreign_files import ForeignFile, foreign_files
 from napari_clsclip._image_copies import open_copy
 from napari_clsclip._image_reading import claiming_reader
 from napari_clsclip._reading import Reading
+from small_disk import mounted
 
 
 @pytest.fixture
@@ -231,13 +231,8 @@ def test_cancelled_between_two_planes(reader: InventedReader, tmp_path: Path) ->
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
-        pytest.skip("this user may not mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", megabytes=1) as folder:
+        yield folder
 
 
 def test_a_disk_without_room(

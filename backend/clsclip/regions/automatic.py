@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clsclip.errors import CheckpointError, ModelUnavailableError
-from clsclip.regions.detector_config import DETECTOR_FILE, DETECTOR_FOLDER
+from clsclip.regions.detector_config import detector_folder
 from clsclip.regions.drawn import DrawnBoxes
 from clsclip.regions.open_vocabulary import OpenVocabularyDetector
 from clsclip.regions.region import RegionGenerator
@@ -53,8 +53,7 @@ def open_detector(path: str | Path, *, device: str = "auto") -> YoloDetector | Y
     path = Path(path).expanduser()
     exported = path.name.lower().endswith(("_model", ".mlpackage"))  # formats that are folders
     if path.is_dir() and not exported:
-        inner = path / DETECTOR_FOLDER
-        return YoloDetector(inner if (inner / DETECTOR_FILE).is_file() else path, device=device)
+        return YoloDetector(detector_folder(path), device=device)
     return YoloFile(path, device=device)
 
 

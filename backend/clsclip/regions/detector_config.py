@@ -92,6 +92,12 @@ def read_detector_config(folder: Path) -> DetectorConfig:
         ) from error
 
 
+def detector_folder(path: Path) -> Path:
+    """The detector directory that a folder is, or holds: a run of ``detect``, or a model."""
+    inner = path / DETECTOR_FOLDER
+    return inner if (inner / DETECTOR_FILE).is_file() else path
+
+
 def small_architecture(width: float = 1.0) -> Architecture:
     """A YOLO11 of about 1.2 million weights at 84 classes.
 

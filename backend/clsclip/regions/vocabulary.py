@@ -9,14 +9,9 @@ from typing import Final
 
 from clsclip.errors import InvalidWordError
 from clsclip.predict.wording import without_article
-from clsclip.words import canonical, plural
+from clsclip.words import meaning, plural
 
 _LISTED: Final = 12
-
-_ONE_THING: Final = frozenset({"nucleus", "red blood cell", "white blood cell", "platelet",
-                               "airplane", "motorcycle", "cell phone", "couch", "tv", "bicycle",
-                               "bacterium", "vessel"})  # fmt: skip
-"""Words whose other spellings mean exactly the same, not a part or a kind."""
 
 
 def normalised(word: str) -> str:
@@ -79,8 +74,7 @@ def _plural(word: str) -> str:
 
 
 def _meaning(word: str) -> str:
-    text = normalised(word)
-    return canonical(text) if canonical(text) in _ONE_THING else text
+    return meaning(normalised(word))
 
 
 _SPELLS: Final = (normalised, _plural, _meaning)

@@ -18,7 +18,7 @@ from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.model.run_state import METRICS_FILE
-from clsclip.regions.detector_config import DETECTOR_FILE, DETECTOR_FOLDER
+from clsclip.regions.detector_config import DETECTOR_FOLDER, detector_folder
 from clsclip.regions.yolo import YoloDetector
 from clsclip.training.run import RUN_FILE
 
@@ -85,9 +85,7 @@ def _detector(given: str, model: Path, scratch: Path) -> Path | None:
     CheckpointError
         If it is none, or not whole.
     """
-    folder = Path(given).expanduser() if given else model / DETECTOR_FOLDER
-    if given and (folder / DETECTOR_FOLDER / DETECTOR_FILE).is_file():
-        folder = folder / DETECTOR_FOLDER
+    folder = detector_folder(Path(given).expanduser()) if given else model / DETECTOR_FOLDER
     if not given and not folder.is_dir():
         return None
     YoloDetector(folder, device="cpu")
