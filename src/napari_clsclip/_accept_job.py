@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from clsclip.errors import BackendError, CancelledError
+from clsclip.errors import CancelledError
 from clsclip.wire_annotations import Annotation, AnnotationList
 from napari_clsclip._acceptance import Acceptance
 from napari_clsclip._supervisor import BackendSupervisor
@@ -69,11 +69,9 @@ class StoreJob:
     def _run(self) -> None:
         try:
             correction = None if self.acceptance is None else self.acceptance.correction()
-            client = self._supervisor.ready_client(self._cancelled.is_set)
-            if correction is not None:
-                self._kept = client.accept(correction, self._replaces)
-            self._outcome = client.annotations()
+            with self._supervisor.asking(self._cancelled.is_set) as client:
+                if correction is not None:
+                    self._kept = client.accept(correction, self._replaces)
+                self._outcome = client.annotations()
         except Exception as error:
             self._outcome = error
-            if isinstance(error, BackendError):
-                self._supervisor.suspect()

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from clsclip.errors import BackendError
 from napari_clsclip._client import Client
 from napari_clsclip._supervisor import BackendSupervisor
 from napari_clsclip._thread_job import ThreadJob
@@ -36,11 +35,7 @@ class BackendJob(ThreadJob[_T]):
         name: str,
     ) -> None:
         def ask() -> _T:
-            client = supervisor.ready_client(closing.is_set)
-            try:
+            with supervisor.asking(closing.is_set) as client:
                 return work(client)
-            except BackendError:
-                supervisor.suspect()
-                raise
 
         super().__init__(ask, name)

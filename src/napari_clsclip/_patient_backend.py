@@ -57,7 +57,8 @@ class PatientBackend:
 
     def window(self, model: str) -> int:
         """Side of what a model looks at at once, in model pixels."""
-        return self._supervisor.ready_client(self.cancelled.is_set).window(model).image_size
+        with self._supervisor.asking(self.cancelled.is_set) as client:
+            return client.window(model).image_size
 
     def ask(self, request: SegmentRequest, image: NDArray[Any]) -> Segmentation:
         """Segment an image, once more if the backend died over it or is busy.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
+from clsclip.errors import CancelledError, ClsClipError, InvalidImageError
 from clsclip.ranking import Candidate as Measured
 from clsclip.ranking import Ranked, rank
 from clsclip.wire import SegmentRequest
@@ -110,12 +110,11 @@ class RankingJob:
 
     def _run(self) -> None:
         try:
-            client = self._client = self._supervisor.ready_client(self._cancelled.is_set)
-            self._outcome = self._ranked(client)
+            with self._supervisor.asking(self._cancelled.is_set) as client:
+                self._client = client
+                self._outcome = self._ranked(client)
         except Exception as error:
             self._outcome = error
-            if isinstance(error, BackendError):
-                self._supervisor.suspect()
 
     def _ranked(self, client: Client) -> Ranking:
         candidates = self._find()

@@ -12,7 +12,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from clsclip.config import InstanceSettings
-from clsclip.errors import BackendError, CancelledError, ClsClipError, InvalidImageError
+from clsclip.errors import CancelledError, ClsClipError, InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._attention_maps import ShownAttention, shown_attention
@@ -108,11 +108,11 @@ class SegmentJob:
         """Do it in this thread; returns when the backend has answered or given up."""
         try:
             image = self._read()
-            client = self._supervisor.ready_client(self._cancelled.is_set)
-            threading.Thread(
-                target=self._follow, args=(client,), name="clsclip-progress", daemon=True
-            ).start()
-            answer = client.segment(image, self.request, self._id)
+            with self._supervisor.asking(self._cancelled.is_set) as client:
+                threading.Thread(
+                    target=self._follow, args=(client,), name="clsclip-progress", daemon=True
+                ).start()
+                answer = client.segment(image, self.request, self._id)
             if answer.attention is not None:
                 self.attention = shown_attention(answer.attention)
                 answer = replace(answer, attention=None)  # which results would keep for long
@@ -121,8 +121,6 @@ class SegmentJob:
             self._outcome = answer
         except Exception as error:
             self._outcome = error
-            if isinstance(error, BackendError):
-                self._supervisor.suspect()
         finally:
             self._ended.set()
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from clsclip.errors import (
     BackendDiedError,
+    BackendError,
     BackendUnreachableError,
     CancelledError,
     ClsClipError,
@@ -26,6 +28,9 @@ MAX_RESTARTS: Final = 3
 RESTART_WINDOW_SECONDS: Final = 60.0
 MISSED_CHECKS: Final = 3
 """Health checks in a row that may stay without an answer before the backend counts as gone."""
+
+EXIT_SECONDS: Final = 1.0
+"""How long a process may take to end after it has ceased to answer."""
 
 
 class BackendState(Enum):
@@ -193,6 +198,48 @@ class BackendSupervisor:
                 if state in (BackendState.OFFLINE, BackendState.OFF):
                     raise BackendUnreachableError(self._status.message)
                 self._changed.wait(0.1)
+
+    @contextmanager
+    def asking(self, cancelled: Callable[[], bool]) -> Iterator[Client]:
+        """Wait for a client as :meth:`ready_client` does, and look at a backend that fails.
+
+        Parameters
+        ----------
+        cancelled : callable
+            See :meth:`ready_client`.
+
+        Raises
+        ------
+        BackendDiedError
+            If the backend that was started here has ended before it could be asked.
+        ClsClipError
+            Those of :meth:`ready_client`, and of the context.
+        """
+        client = self.ready_client(cancelled)
+        try:
+            yield client
+        except BackendError as error:
+            self.suspect()
+            if isinstance(error, BackendUnreachableError) and self._has_gone(client):
+                raise BackendDiedError(
+                    "The backend ended before it could be asked. It is being started again: "
+                    "repeat the request once it is ready."
+                ) from error
+            raise
+
+    def _has_gone(self, client: Client) -> bool:
+        """Whether the backend of a client was started here and has ended."""
+        if not self.local:
+            return False
+        until = time.monotonic() + EXIT_SECONDS
+        while time.monotonic() < until:
+            with self._changed:
+                if self._client is not client or self._backend is None:
+                    return True
+                if not self._backend.alive:
+                    return True
+            time.sleep(0.02)
+        return False
 
     def _run(self) -> None:
         crashes: deque[float] = deque()

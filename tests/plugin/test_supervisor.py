@@ -285,6 +285,46 @@ def test_false_suspicion_is_cleared(make: Callable) -> None:
     assert supervisor.ready_client(lambda: False) is client
 
 
+def ask(supervisor: BackendSupervisor, before: Callable[[], None]) -> None:
+    """Ask a backend that does not answer any more, after something has happened to it."""
+    with supervisor.asking(lambda: False):
+        before()
+        raise BackendUnreachableError("No answer.")
+
+
+def test_a_backend_that_ended_before_it_was_asked_has_died(make: Callable) -> None:
+    supervisor = make()
+    with pytest.raises(BackendDiedError, match="started again"):
+        ask(supervisor, lambda: FakeBackend.started[0].die())
+    supervisor.ready_client(lambda: False)
+    assert len(FakeBackend.started) == 2
+
+
+def test_a_backend_that_was_restarted_before_it_was_asked_has_died(make: Callable) -> None:
+    supervisor = make()
+
+    def restart() -> None:
+        supervisor.restart()
+        wait_for(lambda: len(FakeBackend.started) == 2)
+
+    with pytest.raises(BackendDiedError, match="started again"):
+        ask(supervisor, restart)
+
+
+def test_a_backend_that_lives_has_not_died(make: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_supervisor, "EXIT_SECONDS", 0.1)
+    supervisor = make()
+    with pytest.raises(BackendUnreachableError, match=r"No answer\."):
+        ask(supervisor, lambda: None)
+    assert len(FakeBackend.started) == 1
+
+
+def test_of_a_remote_backend_nobody_knows_whether_it_died(make: Callable) -> None:
+    supervisor = make(RemoteAddress("http://server:8000", "token"))
+    with pytest.raises(BackendUnreachableError, match=r"No answer\."):
+        ask(supervisor, lambda: None)
+
+
 def offered(available: bool) -> Reply:
     """The answer about models: one that is there, and one that may be."""
     reason = None if available else "It is not there."
