@@ -95,6 +95,16 @@ def test_failed_save_leaves_the_old_model(copy: Path, monkeypatch: pytest.Monkey
     assert [p.name for p in copy.parent.iterdir()] == ["copy"]
 
 
+def test_another_detector_makes_another_version(copy: Path) -> None:
+    versions = [model_version(copy)]
+    (copy / "detector").mkdir()
+    for weights in (b"one", b"another"):
+        (copy / "detector" / "model.safetensors").write_bytes(weights)
+        versions.append(model_version(copy))
+    assert len(set(versions)) == 3
+    assert all(len(version) == 12 for version in versions)
+
+
 def test_save_refuses_a_folder_with_other_files(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("irreplaceable")
     with pytest.raises(FileError, match="holds other files"):

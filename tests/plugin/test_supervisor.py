@@ -295,7 +295,7 @@ def ask(supervisor: BackendSupervisor, before: Callable[[], None]) -> None:
 def test_a_backend_that_ended_before_it_was_asked_has_died(make: Callable) -> None:
     supervisor = make()
     with pytest.raises(BackendDiedError, match="started again"):
-        ask(supervisor, lambda: FakeBackend.started[0].die())
+        ask(supervisor, FakeBackend.started[0].die)
     supervisor.ready_client(lambda: False)
     assert len(FakeBackend.started) == 2
 

@@ -29,6 +29,7 @@ from clsclip.model.clipseg_config import clipseg_version
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import (
     CONFIG_FILE,
+    DETECTOR_FOLDER,
     WEIGHTS_FILE,
     BaseWeights,
     ModelConfig,
@@ -304,12 +305,25 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 def model_version(folder: Path) -> str:
     """Twelve hexadecimal digits that identify the weights of a model directory of either kind.
 
+    A detector in it counts, for its boxes decide where a word is looked for.
+
     Raises
     ------
     CheckpointError
     """
-    if is_clipseg(folder):
-        return clipseg_version(folder)
+    version = clipseg_version(folder) if is_clipseg(folder) else _weights_version(folder)
+    detector = sorted(path for path in (folder / DETECTOR_FOLDER).glob("*") if path.is_file())
+    if not detector:
+        return version
+    digest = hashlib.sha256(version.encode())
+    for file in detector:
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _weights_version(folder: Path) -> str:
+    """The same of a ClsCLIP without its detector."""
     config = read_config(folder)
     digest = hashlib.sha256(config.base.sha256.encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())

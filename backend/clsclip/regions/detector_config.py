@@ -9,10 +9,8 @@ from pydantic import Field, ValidationError
 
 from clsclip.config import Settings
 from clsclip.errors import CheckpointError
+from clsclip.model.config import DETECTOR_FOLDER
 from clsclip.wire import describe_validation
-
-DETECTOR_FOLDER: Final = "detector"
-"""Folder of a run directory or of a bundled model that holds a detector."""
 
 DETECTOR_FILE: Final = "detector.json"
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from clsclip.config import RegionMode
 from clsclip.errors import InvalidConfigError
+from clsclip.model.config import DETECTOR_FOLDER
 from clsclip.predict.regions import Box
 from clsclip.regions.automatic import Choice, choose, open_detector
-from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.regions.drawn import DrawnBoxes
 from clsclip.regions.open_vocabulary import DEFAULT_OPEN_VOCABULARY, OpenVocabularyDetector
 from clsclip.regions.region import Region, RegionGenerator

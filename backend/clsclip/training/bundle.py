@@ -15,10 +15,10 @@ from clsclip.config import Settings
 from clsclip.errors import InvalidConfigError, UnknownModelError
 from clsclip.model.checkpoint import load_model, load_word_heads, model_version, save_model
 from clsclip.model.clsclip import ClsClip
-from clsclip.model.config import ModelConfig, read_config
+from clsclip.model.config import DETECTOR_FOLDER, ModelConfig, read_config
 from clsclip.model.registry import find_model
 from clsclip.model.run_state import METRICS_FILE
-from clsclip.regions.detector_config import DETECTOR_FOLDER, detector_folder
+from clsclip.regions.detector_config import detector_folder
 from clsclip.regions.yolo import YoloDetector
 from clsclip.training.run import RUN_FILE
 
@@ -93,14 +93,14 @@ def _detector(given: str, model: Path, scratch: Path) -> Path | None:
 
 
 def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
-    """Give a head the mean of its weights and those of another one; a look at presence may be new.
+    """Give a head the mean of its weights and those of another one, where both have them.
 
     Training that goes on with other data forgets some of what it knew; the mean of the weights
     before and after keeps most of both (Wortsman et al., Robust fine-tuning of zero-shot models,
     CVPR 2022).
     """
-    shapes = (each.settings.model_copy(update={"presence": False}) for each in (model, other))
-    if len(set(shapes)) > 1:
+    one, two = model.settings, other.settings
+    if one.with_additions_of(two) != two.with_additions_of(one):
         raise InvalidConfigError(
             f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "
             "cannot be averaged."

@@ -13,8 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from clsclip.errors import FileError, InvalidConfigError
+from clsclip.model.config import DETECTOR_FOLDER
 from clsclip.model.device import choose_device, fast_dtype
-from clsclip.regions.detector_config import DETECTOR_FOLDER, small_architecture
+from clsclip.regions.detector_config import small_architecture
 from clsclip.regions.yolo import YoloDetector, save_detector
 from clsclip.regions.yolo_network import DetectionLoss, new_network
 from clsclip.training.detection_crops import (

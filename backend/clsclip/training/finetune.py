@@ -24,7 +24,7 @@ import torch
 from clsclip.errors import CancelledError, ClsClipError, DeviceError, FileError
 from clsclip.model.checkpoint import save_run_model
 from clsclip.model.clsclip import ClsClip
-from clsclip.model.config import read_config
+from clsclip.model.config import DETECTOR_FOLDER, read_config
 from clsclip.model.files import write_atomically
 from clsclip.model.registry import find_model
 from clsclip.model.report import REPORT_FILE, Figures, Report
@@ -40,7 +40,6 @@ from clsclip.model.run_state import (
 )
 from clsclip.model.word_heads import WordHead, head_like, with_word_head
 from clsclip.predict.predictor import Predictor
-from clsclip.regions.detector_config import DETECTOR_FOLDER
 from clsclip.store.schema import without_password
 from clsclip.store.store import store_folder
 from clsclip.training.checks import LOOKED_AT, Checks, mildest
