@@ -299,34 +299,3 @@ def test_going_on_from_a_head_with_a_new_look_at_presence(
     assert "another shape" in capsys.readouterr().err
     assert fit("less", f"--start={tmp_path / 'with'}", "--no-presence") == 2
     assert "another shape" in capsys.readouterr().err
-
-
-def test_training_the_detail_of_a_head_alone(
-    data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fit(name: str, *options: str) -> int:
-        run = command(tiny_model / "clip", data, "--steps=2", f"--output={tmp_path / name}")
-        return main([*run, *options])
-
-    assert fit("plain") == 0
-    start = f"--start={tmp_path / 'plain'}"
-    assert fit("detail", start, "--detail-channels=4", "--detail-only") == 0
-    old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "detail"))
-    added = new.keys() - old.keys()
-    assert added
-    assert all(name.startswith("decoder.detail.") for name in added)
-    assert all(torch.equal(new[name], weights) for name, weights in old.items())
-    assert all(new[name].any() for name in added)
-    further = (f"--start={tmp_path / 'detail'}", "--detail-channels=4")
-    assert fit("both", *further) == 0
-    both = load_file(tmp_path / "both" / "model.safetensors")
-    assert not any(torch.equal(both[name], weights) for name, weights in old.items())
-    assert fit("less", f"--start={tmp_path / 'detail'}", "--detail-channels=0") == 2
-    assert "another shape" in capsys.readouterr().err
-    for wrong in (
-        (start, "--detail-only"),
-        ("--detail-channels=4", "--detail-only"),
-        (*further, "--detail-only", "--encoder-rate=0.1"),
-    ):
-        assert fit("wrong", *wrong) == 2
-        assert "--detail-only trains what --detail-channels" in capsys.readouterr().err

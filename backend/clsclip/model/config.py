@@ -65,8 +65,8 @@ class HeadSettings(Settings):
     detail_channels: int = Field(
         0,
         title="Detail channels",
-        description="Channels of a shallow look at the image itself that moves outlines to its "
-        "edges; 0: none, as in the paper.",
+        description="Channels of a shallow look at the image itself that sharpens the decoder's "
+        "outlines; 0: none, as in the paper.",
         ge=0,
     )
     presence: bool = Field(
@@ -88,15 +88,6 @@ class HeadSettings(Settings):
         "used for prediction.",
         min_length=1,
     )
-
-    def with_additions_of(self, other: HeadSettings) -> HeadSettings:
-        """These settings, with those looks of another head's that a head without them can gain."""
-        gained = {"presence": False, "detail_channels": 0}
-        update = {
-            name: getattr(other, name)
-            for name, none in gained.items() if getattr(self, name) == none
-        }  # fmt: skip
-        return self.model_copy(update=update)
 
     @field_validator("replaced_layers")
     @classmethod

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clsclip.model.detail import Detail
+from clsclip.model.clip import normalise
 
 
 class Decoder(nn.Module):
@@ -15,8 +18,10 @@ class Decoder(nn.Module):
     width, K pre-norm layers, LayerNorm, linear map to p*p logits per patch, which are shuffled
     to full resolution.
 
-    With ``detail_channels`` above 0 (ours), :class:`clsclip.model.detail.Detail` moves the outlines
-    of these logits to the edges in the image.
+    With ``detail_channels`` above 0 (ours), the patches give that many channels at half
+    resolution instead of logits; convolutions join them with as many channels of a shallow
+    convolutional look at the image itself, so that outlines follow the image's edges. Which
+    pixels are meant is still decided by the patches: the shallow look knows no word.
 
     Parameters
     ----------
@@ -27,7 +32,6 @@ class Decoder(nn.Module):
     patch_size : int
         p, side of a patch in pixels; even with ``detail_channels``.
     detail_channels : int
-        0: none, as in the paper.
     """
 
     def __init__(
@@ -51,11 +55,24 @@ class Decoder(nn.Module):
             for _ in range(layers)
         )  # fmt: skip
         self.norm_out = nn.LayerNorm(width)
-        self.to_pixels = nn.Linear(width, patch_size**2)
-        self.detail = Detail(detail_channels) if detail_channels else None
+        c = detail_channels
+        values = c * (patch_size // 2) ** 2 if c else patch_size**2
+        self.to_pixels = nn.Linear(width, values)
+        self.detail: nn.Module | None = None
+        self.join: nn.Module | None = None
+        if c:
+            self.detail = nn.Sequential(
+                nn.Conv2d(3, 2 * c, 4, stride=2, padding=1), nn.GELU(),
+                nn.Conv2d(2 * c, c, 3, padding=1), nn.GELU(),
+            )  # fmt: skip
+            self.join = nn.Sequential(
+                nn.Conv2d(2 * c, 2 * c, 3, padding=1), nn.GELU(),
+                nn.Conv2d(2 * c, c, 3, padding=1), nn.GELU(),
+                nn.Conv2d(c, 4, 1), nn.PixelShuffle(2),
+            )  # fmt: skip
 
     def look(self, pixels: Tensor) -> Tensor | None:
-        """What convolutions see in the image, whatever the word.
+        """What the convolutions see in the image, whatever the word.
 
         Parameters
         ----------
@@ -67,7 +84,7 @@ class Decoder(nn.Module):
         Tensor, shape (B, detail_channels, H / 2, W / 2), or None
             None without ``detail_channels``.
         """
-        return None if self.detail is None else self.detail.look(pixels)
+        return None if self.detail is None else cast(Tensor, self.detail(normalise(pixels)))
 
     def forward(
         self,
@@ -100,8 +117,8 @@ class Decoder(nn.Module):
             tokens = layer(tokens)
         values = self.to_pixels(self.norm_out(tokens))
         maps = values.transpose(1, 2).unflatten(2, grid)  # (B, values per patch, rows, columns)
-        logits = F.pixel_shuffle(maps, self.patch_size)[:, 0]
-        if self.detail is None:
-            return logits
-        refined: Tensor = self.detail(logits, detail)
-        return refined
+        if self.join is None:
+            return F.pixel_shuffle(maps, self.patch_size)[:, 0]
+        pixels = F.pixel_shuffle(maps, self.patch_size // 2)
+        look = cast(Tensor, detail).to(pixels.dtype)
+        return cast(Tensor, self.join(torch.cat([pixels, look], 1)))[:, 0]

@@ -93,14 +93,14 @@ def _detector(given: str, model: Path, scratch: Path) -> Path | None:
 
 
 def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
-    """Give a head the mean of its weights and those of another one, where both have them.
+    """Give a head the mean of its weights and those of another one; a look at presence may be new.
 
     Training that goes on with other data forgets some of what it knew; the mean of the weights
     before and after keeps most of both (Wortsman et al., Robust fine-tuning of zero-shot models,
     CVPR 2022).
     """
-    one, two = model.settings, other.settings
-    if one.with_additions_of(two) != two.with_additions_of(one):
+    shapes = (each.settings.model_copy(update={"presence": False}) for each in (model, other))
+    if len(set(shapes)) > 1:
         raise InvalidConfigError(
             f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "
             "cannot be averaged."

@@ -69,7 +69,7 @@ class FitSettings(HeadSettings, RecipeSettings):
         "",
         title="Start",
         description="Model whose head to go on from, trained on the same CLIP with the same shape "
-        "(--presence and --detail-channels may be new); empty: a new head.",
+        "(--presence may be new); empty: a new head.",
     )
     pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
     encoder_rate: float = Field(
@@ -79,12 +79,6 @@ class FitSettings(HeadSettings, RecipeSettings):
         "in the paper.",
         ge=0,
         le=1,
-    )
-    detail_only: bool = Field(
-        False,
-        title="Detail only",
-        description="Train only what --detail-channels add to the head that --start names: cheap, "
-        "for nothing is learnt about words.",
     )
     tensorboard: bool = Field(
         False,
@@ -135,16 +129,13 @@ def fit(
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
     model = _start(settings.start, towers, head).to(device)
-    if settings.detail_only:
-        _keep_all_but_detail(model, settings)
     if device.type == "cpu":  # where the system ends a process that asks for too much
         for count, side in (settings.plan(0.0), settings.plan(1.0)):
             require_memory(model, count * settings.pairs, side, device)
     run = Run(output, settings, resume=resume, writes=group.leads, free=FREE)
     trained, drawn = trained_parts(model).train(), Drawn()
     modules: dict[str, torch.nn.Module] = {"head": trained, "drawn": drawn}
-    moving = [parameter for parameter in trained.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": moving}]
+    groups: list[dict[str, Any]] = [{"params": list(trained.parameters())}]
     if settings.encoder_rate:
         modules["encoder"] = towers.clip.vision_model
         rate = settings.learning_rate * settings.encoder_rate
@@ -257,26 +248,15 @@ def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
     return parameters
 
 
-def _keep_all_but_detail(model: ClsClip, settings: FitSettings) -> None:
-    """Freeze a head but for its look at the image itself."""
-    if model.decoder.detail is None or not settings.start or settings.encoder_rate:
-        raise InvalidConfigError(
-            "--detail-only trains what --detail-channels (above 0) add to the model that --start "
-            "names, and nothing else. Give both, and no --encoder-rate."
-        )
-    model.requires_grad_(False)
-    model.decoder.detail.requires_grad_(True)
-
-
 def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
-    """A new head, or the one of a model; a look which that one lacks is new."""
+    """A new head, or the one of a model; a look at presence which that one lacks is new."""
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
-    if model.settings != head and model.settings.with_additions_of(head) == head:
-        further = ClsClip(towers, head)
-        further.load_state_dict(model.head_state(), strict=False)
-        return further
+    if head.presence and model.settings == head.model_copy(update={"presence": False}):
+        watching = ClsClip(towers, head)
+        watching.load_state_dict(model.head_state(), strict=False)
+        return watching
     if model.settings != head:
         raise InvalidConfigError(
             f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
