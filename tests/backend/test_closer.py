@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from skimage.measure import label, regionprops
 from skimage.transform import resize
 
+from clsclip.errors import CancelledError
 from clsclip.regions import closer
 from clsclip.regions.closer import propose_closer
 from clsclip.regions.region import Region
@@ -67,6 +68,20 @@ def grid(step: int, side: int, rows: int, columns: int) -> list[tuple[int, int, 
         (step * i, step * j, step * i + side, step * j + side)
         for i in range(rows) for j in range(columns)
     ]  # fmt: skip
+
+
+def test_the_looks_at_parts_can_be_ended(
+    propose: Callable[[Image], list[Region]], looks: list[tuple[int, ...]]
+) -> None:
+    def third_look() -> None:
+        if len(looks) == 3:
+            raise CancelledError("Enough.")
+
+    with pytest.raises(CancelledError):
+        propose_closer(
+            scene((470, 650), grid(46, 22, 10, 14)), propose, SIZE, checkpoint=third_look
+        )
+    assert len(looks) == 3
 
 
 def test_small_objects_of_a_large_image_are_found_once_each(

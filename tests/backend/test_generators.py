@@ -19,6 +19,7 @@ from clsclip.errors import (
     ModelUnavailableError,
 )
 from clsclip.predict.transforms import to_rgb
+from clsclip.regions import closer
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import SURE, Proposals
 from clsclip.regions.region import Region
@@ -274,7 +275,7 @@ def test_an_open_vocabulary_detector_is_asked_where_it_is_asked_for(
         def load(self) -> None:
             asked.append("load")
 
-        def propose(self, rgb: np.ndarray, word: str) -> list[Region]:
+        def propose(self, rgb: np.ndarray, word: str, checkpoint: object = None) -> list[Region]:
             asked.append(word)
             return [Region(word, 0.5, (10.0, 20.0, 30.0, 60.0), "open vocabulary")]
 
@@ -309,6 +310,28 @@ def test_proposing_is_a_step_per_word_that_can_be_cancelled(
     with pytest.raises(CancelledError):  # between the regions, too
         plus.segment(image, ["dog"], regions="tiles", cancelled=lambda: len(proposed) == 1)
     assert proposed == ["dog"]
+
+
+def test_a_closer_look_of_a_detector_can_be_cancelled(
+    plus: Predictor, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[tuple[int, ...]] = []
+    monkeypatch.setattr(closer, "SMALL", 1000.0)  # whatever it finds, it looks closer
+    monkeypatch.setattr(closer, "WANTED", 1000.0)
+    look = YoloDetector._look
+
+    def counted(self: YoloDetector, rgb: np.ndarray, *rest: Any) -> list[Region]:
+        parts.append(rgb.shape)
+        return look(self, rgb, *rest)
+
+    monkeypatch.setattr(YoloDetector, "_look", counted)
+    large = np.tile(image, (3, 3, 1))
+    plus.propose(large, ["dog"], "detector")
+    assert len(parts) > 4
+    parts.clear()
+    with pytest.raises(CancelledError):
+        plus.segment(large, ["dog"], regions="detector", cancelled=lambda: len(parts) == 2)
+    assert len(parts) == 2
 
 
 def test_a_detector_is_opened_once(

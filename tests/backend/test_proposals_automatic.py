@@ -38,7 +38,7 @@ class Known(OpenVocabularyDetector):
         if self.fault is not None:
             raise self.fault
 
-    def propose(self, rgb: np.ndarray, word: str) -> list[Region]:
+    def propose(self, rgb: np.ndarray, word: str, checkpoint: object = None) -> list[Region]:
         return []
 
 

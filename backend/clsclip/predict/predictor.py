@@ -402,7 +402,9 @@ class Predictor:
             for word in words:
                 steps.check()
                 proposals.append(
-                    self._generators.propose(rgb, word, mode, detector=detector, drawn=boxes)
+                    self._generators.propose(
+                        rgb, word, mode, detector=detector, drawn=boxes, checkpoint=steps.check
+                    )
                 )
                 steps.done()
         return tuple(proposals)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from clsclip.predict.regions import Box
 from clsclip.predict.tiling import OVERLAP, plan_windows, window_boxes
-from clsclip.regions.region import Region
+from clsclip.regions.region import Checkpoint, Region, go_on
 from clsclip.regions.suppression import DEFAULT_IOU, MOST_REGIONS, suppress
 
 SMALL: Final = 24.0
@@ -44,6 +44,7 @@ def propose_closer(
     *,
     iou: float = DEFAULT_IOU,
     limit: int = MOST_REGIONS,
+    checkpoint: Checkpoint = go_on,
 ) -> list[Region]:
     """Regions of a whole image, and of its parts where its objects are small.
 
@@ -57,6 +58,8 @@ def propose_closer(
         Side of the detector's input in network pixels.
     iou, limit
         As :func:`clsclip.regions.suppression.suppress` takes them.
+    checkpoint : callable
+        Called before every look at a part.
 
     Returns
     -------
@@ -79,6 +82,7 @@ def propose_closer(
     large = [region for region in found if _side(region.box) * closer > whole]
     near: list[Region] = []
     for window in window_boxes(shape, windows):
+        checkpoint()
         top, left, bottom, right = (round(edge) for edge in window)
         near += [
             Region(region.word, region.score, _moved(region.box, top, left), region.origin)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from clsclip.errors import InvalidConfigError
 from clsclip.predict.regions import Box
-from clsclip.regions.region import Region
+from clsclip.regions.region import Checkpoint, Region, go_on
 
 _OUTSIDE: Final = "outside the image"
 _CENTRE: Final = 0.5  # the middle of the first pixel is 0 in napari, its edge is 0 in a box
@@ -56,13 +56,17 @@ class DrawnBoxes:
         """True: the person knows."""
         return True
 
-    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+    def propose(
+        self, rgb: NDArray[np.float32], word: str, checkpoint: Checkpoint = go_on
+    ) -> list[Region]:
         """A region of score 1 for every box, in the order that they were drawn.
 
         Parameters
         ----------
         rgb : ndarray of float32, shape (H, W, 3)
         word : str
+        checkpoint : callable
+            Not called: there is one look at most.
 
         Raises
         ------

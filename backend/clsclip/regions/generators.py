@@ -18,7 +18,7 @@ from clsclip.predict.regions import Box
 from clsclip.regions.automatic import Choice, choose, open_detector
 from clsclip.regions.drawn import DrawnBoxes
 from clsclip.regions.open_vocabulary import DEFAULT_OPEN_VOCABULARY, OpenVocabularyDetector
-from clsclip.regions.region import Region, RegionGenerator
+from clsclip.regions.region import Checkpoint, Region, RegionGenerator, go_on
 from clsclip.regions.tiles import Tiles
 from clsclip.regions.vocabulary import Vocabulary
 from clsclip.regions.yolo import YoloDetector
@@ -167,6 +167,7 @@ class Generators:
         *,
         detector: str = "",
         drawn: DrawnBoxes | None = None,
+        checkpoint: Checkpoint = go_on,
     ) -> Proposals:
         """Where to look for a word, once :meth:`check` has let the settings pass.
 
@@ -183,6 +184,8 @@ class Generators:
             See :class:`clsclip.config.DetectorSettings`.
         drawn : DrawnBoxes, optional
             Boxes on this image, for ``auto``.
+        checkpoint : callable
+            See :class:`clsclip.regions.region.RegionGenerator`.
 
         Raises
         ------
@@ -192,7 +195,7 @@ class Generators:
         choice = self._choose(word, mode, detector, drawn)
         if isinstance(choice.generator, Tiles):
             return Proposals((), choice.reason, tiled=True)
-        regions = tuple(choice.generator.propose(rgb, word))
+        regions = tuple(choice.generator.propose(rgb, word, checkpoint))
         around = mode == "auto" and any(region.origin in _JUDGED for region in regions)
         if around:
             reason = f"{choice.reason} The whole image was looked at too."

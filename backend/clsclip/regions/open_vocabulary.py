@@ -17,7 +17,7 @@ from PIL import Image
 
 from clsclip.errors import CheckpointError, ModelUnavailableError
 from clsclip.model.device import choose_device
-from clsclip.regions.region import Region
+from clsclip.regions.region import Checkpoint, Region, go_on
 from clsclip.regions.suppression import DEFAULT_IOU, suppress
 
 DEFAULT_OPEN_VOCABULARY: Final = "google/owlv2-base-patch16-ensemble"
@@ -83,7 +83,9 @@ class OpenVocabularyDetector:
         """True: it reads any word, though not every word means something to it."""
         return True
 
-    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+    def propose(
+        self, rgb: NDArray[np.float32], word: str, checkpoint: Checkpoint = go_on
+    ) -> list[Region]:
         """Regions of a word, as :class:`clsclip.regions.region.RegionGenerator` says.
 
         Parameters
@@ -91,6 +93,8 @@ class OpenVocabularyDetector:
         rgb : ndarray of float32, shape (H, W, 3)
             RGB in [0, 1].
         word : str
+        checkpoint : callable
+            Not called: there is one look at most.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +13,13 @@ from clsclip.predict.regions import Box
 
 Origin = Literal["detector", "open vocabulary", "tile", "drawn"]
 """Kind of generator that a region comes from."""
+
+Checkpoint = Callable[[], None]
+"""Called between the looks at an image; what it raises ends them."""
+
+
+def go_on() -> None:
+    """The :data:`Checkpoint` of a caller who waits for all looks."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,9 @@ class RegionGenerator(Protocol):
     def knows(self, word: str) -> bool:
         """Whether :meth:`propose` can be asked for this word. Does not look at any image."""
 
-    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+    def propose(
+        self, rgb: NDArray[np.float32], word: str, checkpoint: Checkpoint = go_on
+    ) -> list[Region]:
         """Regions that may show the word.
 
         Parameters
@@ -60,6 +70,8 @@ class RegionGenerator(Protocol):
             RGB in [0, 1].
         word : str
             As the user typed it.
+        checkpoint : callable
+            Called before every look but the first, where a generator takes several.
 
         Returns
         -------

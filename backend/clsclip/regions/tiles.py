@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from clsclip.errors import InvalidConfigError
 from clsclip.predict.tiling import plan_windows, window_boxes
-from clsclip.regions.region import Region
+from clsclip.regions.region import Checkpoint, Region, go_on
 
 DEFAULT_ZOOM: Final = 2.0
 """Model pixels per image pixel inside a tile."""
@@ -48,13 +48,17 @@ class Tiles:
         """True: a tile may show anything."""
         return True
 
-    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+    def propose(
+        self, rgb: NDArray[np.float32], word: str, checkpoint: Checkpoint = go_on
+    ) -> list[Region]:
         """Tiles of score 1 that cover the image, row by row.
 
         Parameters
         ----------
         rgb : ndarray of float32, shape (H, W, 3)
         word : str
+        checkpoint : callable
+            Not called: there is one look at most.
         """
         shape = (rgb.shape[0], rgb.shape[1])
         windows = plan_windows(shape, self._zoom, self._image_size, self._patch_size)

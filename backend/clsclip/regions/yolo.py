@@ -27,7 +27,7 @@ from clsclip.regions.detector_config import (
     DetectorConfig,
     read_detector_config,
 )
-from clsclip.regions.region import Region
+from clsclip.regions.region import Checkpoint, Region, go_on
 from clsclip.regions.suppression import DEFAULT_IOU, MOST_REGIONS
 from clsclip.regions.vocabulary import Vocabulary
 from clsclip.regions.yolo_network import best_boxes, new_network
@@ -92,13 +92,15 @@ class YoloDetector:
         """Whether a typed word is one of its class words."""
         return word in self._vocabulary
 
-    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+    def propose(
+        self, rgb: NDArray[np.float32], word: str, checkpoint: Checkpoint = go_on
+    ) -> list[Region]:
         """Regions of a word, as :class:`clsclip.regions.region.RegionGenerator` says.
 
         Small objects of a large image are looked for closer, see :mod:`clsclip.regions.closer`.
         """
         index = self._vocabulary.index(word)
-        return self._detect(rgb, self._confidence, DEFAULT_IOU, MOST_REGIONS, index)
+        return self._detect(rgb, self._confidence, DEFAULT_IOU, MOST_REGIONS, index, checkpoint)
 
     def detect(
         self,
@@ -131,17 +133,18 @@ class YoloDetector:
             Highest score first; boxes lie inside the image.
         """
         if size is None:
-            return self._detect(rgb, confidence, iou, limit, None)
+            return self._detect(rgb, confidence, iou, limit, None, go_on)
         return self._look(rgb, confidence, iou, limit, size, None)
 
     def _detect(
-        self, rgb: NDArray[np.float32], confidence: float, iou: float, limit: int, only: int | None
-    ) -> list[Region]:
+        self, rgb: NDArray[np.float32], confidence: float, iou: float, limit: int,
+        only: int | None, checkpoint: Checkpoint,
+    ) -> list[Region]:  # fmt: skip
         """Objects of all class words, or of the one at place ``only``, also small ones."""
         size = self.config.image_size
         return propose_closer(
             rgb, lambda part: self._look(part, confidence, iou, limit, size, only), size,
-            iou=iou, limit=limit,
+            iou=iou, limit=limit, checkpoint=checkpoint,
         )  # fmt: skip
 
     def _look(

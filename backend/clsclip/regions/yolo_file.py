@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from clsclip.errors import CheckpointError
 from clsclip.model.device import choose_device
 from clsclip.regions.closer import propose_closer
-from clsclip.regions.region import Region
+from clsclip.regions.region import Checkpoint, Region, go_on
 from clsclip.regions.suppression import DEFAULT_IOU, MOST_REGIONS
 from clsclip.regions.vocabulary import Vocabulary
 from clsclip.regions.yolo import DEFAULT_CONFIDENCE
@@ -72,13 +72,18 @@ class YoloFile:
         """Whether a typed word is one of its class words."""
         return word in self._vocabulary
 
-    def propose(self, rgb: NDArray[np.float32], word: str) -> list[Region]:
+    def propose(
+        self, rgb: NDArray[np.float32], word: str, checkpoint: Checkpoint = go_on
+    ) -> list[Region]:
         """Regions of a word, as :class:`clsclip.regions.region.RegionGenerator` says.
 
         Small objects of a large image are looked for closer, see :mod:`clsclip.regions.closer`.
         """
         index = self._vocabulary.index(word)
-        return propose_closer(rgb, lambda part: self._propose(part, index), self._network.side)
+        return propose_closer(
+            rgb, lambda part: self._propose(part, index), self._network.side,
+            checkpoint=checkpoint,
+        )  # fmt: skip
 
     def _propose(self, rgb: NDArray[np.float32], index: int) -> list[Region]:
         pixels = np.round(rgb * 255).astype(np.uint8)
