@@ -60,6 +60,7 @@ class ClipSeg(nn.Module):
     """
 
     any_object = False
+    smoothing = 0.0
 
     def __init__(
         self, model: CLIPSegForImageSegmentation, tokenizer: CLIPTokenizer, config: ClipSegConfig

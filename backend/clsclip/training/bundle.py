@@ -44,6 +44,14 @@ class BundleSettings(Settings):
         description="Model with a head of the same shape on the same CLIP, such as the one that "
         "this one went on from: the weights of both heads are averaged.",
     )
+    smoothing: float | None = Field(
+        None,
+        title="Smoothing",
+        description="Standard deviation, in pixels of the network's input, of the Gaussian mean "
+        "that is taken of the probabilities. Empty: as the model has it.",
+        ge=0,
+        le=16,
+    )
     commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
 
 
@@ -65,6 +73,8 @@ def bundle(settings: BundleSettings) -> Path:
         older = find_model(settings.average)
         _average(model, load_model(older, model.towers), settings)
         recipe["averaged_with"] = model_version(older)
+    if settings.smoothing is not None:
+        model.settings = model.settings.model_copy(update={"smoothing": settings.smoothing})
     with tempfile.TemporaryDirectory() as scratch:  # what is replaced may be where it comes from
         detector = _detector(settings.detector, folder, Path(scratch))
         save_model(
@@ -99,7 +109,8 @@ def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
     before and after keeps most of both (Wortsman et al., Robust fine-tuning of zero-shot models,
     CVPR 2022).
     """
-    shapes = (each.settings.model_copy(update={"presence": False}) for each in (model, other))
+    any_of = {"presence": False, "smoothing": 0.0}
+    shapes = (each.settings.model_copy(update=any_of) for each in (model, other))
     if len(set(shapes)) > 1:
         raise InvalidConfigError(
             f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "

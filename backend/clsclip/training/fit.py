@@ -253,16 +253,15 @@ def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
-    if head.presence and model.settings == head.model_copy(update={"presence": False}):
-        watching = ClsClip(towers, head)
-        watching.load_state_dict(model.head_state(), strict=False)
-        return watching
-    if model.settings != head:
+    changed = {"smoothing": head.smoothing, "presence": model.settings.presence or head.presence}
+    if model.settings.model_copy(update=changed) != head:
         raise InvalidConfigError(
             f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
             "same one, or start without --start."
         )
-    return model
+    further = ClsClip(towers, head)
+    further.load_state_dict(model.head_state(), strict=False)
+    return further
 
 
 class HeadLoss:
