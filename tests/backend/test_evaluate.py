@@ -58,6 +58,25 @@ def test_boxes_are_measured_beside_the_model(
     assert "boxes as masks" in capsys.readouterr().out
 
 
+def test_a_limit_holds_for_folders_too(
+    tiny_model: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    for part, values in (("images", 255), ("labels", 2)):
+        (tmp_path / part).mkdir()
+        for number in range(5):
+            pixels = rng.integers(0, values, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / part / f"{number}.png")
+    folders = {"images": str(tmp_path / "images"), "labels": str(tmp_path / "labels")}
+    told: dict[int | None, list[str]] = {None: [], 3: []}
+    for limit, lines in told.items():
+        settings = EvaluateSettings(**folders, word="cell", model=str(tiny_model), limit=limit)
+        evaluate(settings, lines.append)
+    assert [len(lines) for lines in told.values()] == [5, 3]
+    again: list[str] = []
+    evaluate(settings, again.append)
+    assert again == told[3]
+
+
 def test_whole_image_is_one_look(coco: Path, tiny_model: Path) -> None:
     settings = EvaluateSettings(data=str(coco), model=str(tiny_model), whole=True, threshold=0.3)
     at_zoom = settings.model_copy(update={"whole": False, "zoom": 64 / 80})

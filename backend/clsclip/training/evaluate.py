@@ -198,8 +198,10 @@ def _questions(settings: EvaluateSettings) -> Iterator[list[_Question]]:
         )
         if settings.instances:
             require_objects(folder, settings.labels)
-        for index in range(len(folder)):
-            yield [_question(folder[index], settings.word, settings)]
+        every = np.arange(len(folder))
+        chosen = every if settings.limit is None else rng.permutation(every)[: settings.limit]
+        for index in chosen:
+            yield [_question(folder[int(index)], settings.word, settings)]
         return
     source = _source(settings)
     if settings.instances:

@@ -56,8 +56,8 @@ class EvaluateSettings(
     limit: int | None = Field(
         None,
         title="Limit",
-        description=f"Largest number of images. Empty: {MOST_IMAGES} of a data folder, all of a "
-        "dataset.",
+        description=f"Largest number of images, drawn at random, the same ones every time. Empty: "
+        f"{MOST_IMAGES} of a data folder, all of a dataset or of --images.",
         ge=1,
     )
     pairs: int = Field(
