@@ -42,6 +42,10 @@ PREVIEW_BYTES: Final = 256 * 2**20
 """A file larger than this is not read for a preview."""
 
 _NAMED: Final = 3
+_UNTRIED: Final = (
+    "None of them is tried to tell the time: the backend runs on another machine, and would not "
+    "see what is read for a preview."
+)
 
 
 class _Prepared(NamedTuple):
@@ -153,8 +157,20 @@ class BatchStart(QObject):
         self.changed.emit()
 
 
-def preview(request: BatchRequest, closing: threading.Event, client: Client) -> BatchPreview:
+def preview(
+    request: BatchRequest, closing: threading.Event, local: bool, client: Client
+) -> BatchPreview:
     """What a batch would do; of what only napari can read, at most one file is read.
+
+    Parameters
+    ----------
+    request : BatchRequest
+    closing : threading.Event
+        Set when nobody waits for it any more.
+    local : bool
+        Whether the backend runs on this machine. Another machine would not see the file that is
+        read only to tell the time.
+    client : Client
 
     Raises
     ------
@@ -168,12 +184,14 @@ def preview(request: BatchRequest, closing: threading.Event, client: Client) -> 
     with tempfile.TemporaryDirectory(prefix="clsclip-preview-") as scratch:
         copies = [_known(file, folder) for file in found.files]
         tried = _to_try(found.files, copies)
-        if tried is not None:
+        if tried is not None and local:
             with suppress(FileError):  # no room to try it: then its time is not told
                 copies[tried] = Reading(closing).read([found.files[tried]], Path(scratch))[0]
         asked = request.model_copy(update={"copies": tuple(copies)})
         told = client.batches.preview(asked)
-    notes = (_first_read(found.files), *_left_out(found.left_out))
+    notes = [_first_read(found.files), *_left_out(found.left_out)]
+    if tried is not None and not local:
+        notes.append(_UNTRIED)
     return told.model_copy(update={"notes": (*told.notes, *notes)})
 
 

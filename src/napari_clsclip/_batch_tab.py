@@ -88,7 +88,8 @@ class BatchTab(QWidget):
         request = self._request()
         if request is None or self._preview.busy:
             return
-        supervisor, work = self._connection.supervisor, partial(preview, request, self._closing)
+        supervisor = self._connection.supervisor
+        work = partial(preview, request, self._closing, supervisor.local)
         job = BackendJob(supervisor, self._closing, work, "clsclip-preview")
         self._preview.run(job, self._show_preview, self._refuse_preview)
         self.form.show_preview(_LOOKING)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import npe2
 import numpy as np
@@ -15,9 +16,10 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QWidget
 
 from clsclip.errors import BusyError
-from clsclip.wire_batch import BatchFile, BatchRequest
+from clsclip.wire_batch import BatchFile, BatchPreview, BatchRequest
 from invented_reader import InventedReader, invented_reader, write_invented
 from napari_clsclip import _image_copies
+from napari_clsclip._batch_start import preview
 from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._widget import ClsClipWidget
@@ -149,8 +151,33 @@ def test_what_the_backend_refuses_is_not_read(
         button.click()
         wait(qtbot, lambda: "older than this plugin" in tab.message.text())
         assert "3 of the files" in tab.message.text()
-    assert len(reader.files) == 1  # of the preview
+    assert reader.files == []  # nor for the preview: that backend may be on another machine
     assert stub.begun == []
+
+
+def test_a_file_is_tried_where_the_backend_sees_it(
+    folder: Path, reader: InventedReader, qapp: object
+) -> None:
+    asked: list[BatchRequest] = []
+
+    def told(request: BatchRequest) -> BatchPreview:
+        asked.append(request)
+        return BatchPreview(
+            files=3, accepted=0, bytes=72_000, pixels=72_000, first=(), seconds=None
+        )
+
+    client: Any = SimpleNamespace(batches=SimpleNamespace(preview=told))
+    request = BatchRequest(
+        inputs=(str(folder),), words=("cell",), output=str(folder.parent / "labels")
+    )
+    for local, read in ((True, ["b.inv"]), (False, [])):
+        reader.files.clear()
+        found = preview(request, threading.Event(), local, client)
+        assert reader.files == read
+        copies = {Path(copy.file).name: copy.copied_to for copy in asked[-1].copies}
+        assert [name for name, copy in copies.items() if copy] == read
+        assert "3 files (.inv) are read by napari first" in found.notes[0]
+        assert ["another machine" in note for note in found.notes[1:]] == ([] if local else [True])
 
 
 def test_a_full_disk_begins_nothing(
