@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 DEFAULT_MODEL: Final = "mini"
 """Name of the bundled model."""
@@ -158,6 +158,35 @@ class LargeImageSettings(Settings):
         description="Of OME-Zarr and of TIFF pyramids; 0 is the full resolution.",
         ge=0,
     )
+
+
+class ChannelSettings(Settings):
+    """Channels."""
+
+    channels: str = Field(
+        "",
+        title="Channels",
+        description="Of images with several channels: one to look at (0), or three as red, green "
+        "and blue (2,0,1), counted from 0. Empty: all, of images with 1, 3 or 4.",
+        exclude_if=lambda channels: not channels,  # a backend of before knows no channels
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _one_or_three(cls, channels: str) -> str:
+        numbers = [number.strip() for number in channels.split(",")] if channels.strip() else []
+        if len(numbers) not in (0, 1, 3) or not all(
+            number.isascii() and number.isdigit() for number in numbers
+        ):
+            raise ValueError(
+                "expected the number of a channel, counted from 0, or three numbers with commas"
+            )
+        return ",".join(str(int(number)) for number in numbers)
+
+    @property
+    def channel_numbers(self) -> tuple[int, ...]:
+        """The numbers: none, one or three."""
+        return tuple(map(int, self.channels.split(","))) if self.channels else ()
 
 
 class FolderSettings(Settings):

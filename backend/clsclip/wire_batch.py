@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from clsclip.config import (
+    ChannelSettings,
     FolderSettings,
     InstanceSettings,
     RegionSettings,
@@ -83,8 +84,9 @@ class BatchCopies(Message):
 
 
 class BatchRequest(
-    SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings, FolderSettings
-):
+    SegmentSettings, RegionSettings, ThresholdSettings, InstanceSettings, FolderSettings,
+    ChannelSettings,
+):  # fmt: skip
     """What to label, how, and where to."""
 
     inputs: tuple[str, ...] = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
@@ -19,7 +20,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from clsclip.config import DEFAULT_THRESHOLD, LabelFormat, SegmentSettings, ThresholdSettings
+from clsclip.config import (
+    DEFAULT_THRESHOLD,
+    ChannelSettings,
+    LabelFormat,
+    SegmentSettings,
+    ThresholdSettings,
+)
 from clsclip.errors import InvalidConfigError
 from clsclip.typed_words import parse_words
 from clsclip.wire_batch import BatchRequest
@@ -79,6 +86,8 @@ class BatchForm(QWidget):
         self.model = ModelCombo()
         self.download = ModelDownloadRow(self.model, connection)
         self.zoom = ZoomField()
+        self.channels = QLineEdit()
+        self.channels.setPlaceholderText("all")
         self.regions = RegionFields()
         self.threshold = QDoubleSpinBox(minimum=0.01, maximum=1.0, singleStep=0.05, decimals=2)
         self.threshold.setValue(DEFAULT_THRESHOLD)
@@ -93,6 +102,7 @@ class BatchForm(QWidget):
         self.objects.toggled.connect(self._offer)
         for changed in (
             self.inputs.text.textChanged, self.pattern.textChanged, self.recursive.toggled,
+            self.channels.textChanged,
         ):  # fmt: skip
             changed.connect(lambda *_: self.show_preview(""))  # it was about other files
         self._offer()
@@ -123,11 +133,21 @@ class BatchForm(QWidget):
             formats=tuple(name for name, box in self.formats.items() if box.isChecked()),
             overwrite=self.overwrite.isChecked(),
             model=self.model.name,
+            channels=self._channels(),
             zoom=self.zoom.value() or None,
             threshold=round(self.threshold.value(), 2),
             **regions.model_dump(),
             **objects.model_dump(),
         )
+
+    def _channels(self) -> str:
+        try:
+            return ChannelSettings(channels=self.channels.text()).channels
+        except ValidationError as error:
+            raise InvalidConfigError(
+                f"'{self.channels.text()}' names no channels: expected one number, counted from 0, "
+                "or three with commas (red, green, blue)."
+            ) from error
 
     def disable(self, reason: str, *, busy: bool = False, other: str = "") -> None:
         """Let nothing be asked, and say why; an empty reason lets it be asked.
@@ -184,6 +204,7 @@ class BatchForm(QWidget):
         form.addRow("", self.overwrite)
         add_field(self.more.form, self.model, SegmentSettings.model_fields["model"])
         self.more.form.addRow(self.download)
+        add_field(self.more.form, self.channels, _FIELDS["channels"])
         self.zoom.add_to(self.more.form)
         self.regions.add_to(self.more.form)
         add_field(self.more.form, self.threshold, ThresholdSettings.model_fields["threshold"])

@@ -210,7 +210,7 @@ def _read_new(request: BatchRequest, reading: Reading, client: Client) -> _Prepa
 def _read_again(batch: Batch, reading: Reading, client: Client) -> _Prepared:
     """Read the files that a batch has not labelled yet, as far as this machine sees them."""
     files = [
-        ForeignFile(file, reader)
+        ForeignFile(file, reader, batch.request.channel_numbers)
         for file in (*_files(client, batch, "failed"), *_files(client, batch, "waiting"))
         if os.path.lexists(file) and (reader := foreign_reader(file)) is not None
     ]
@@ -253,7 +253,7 @@ def _made(folder: Path) -> Path:
 def _known(file: ForeignFile, folder: Path) -> ImageCopy:
     """The copy of a file, if there is one."""
     try:
-        copy = copy_of(folder, file.file, file.reader)
+        copy = copy_of(folder, file.file, file.read_as)
     except InvalidImageError as error:
         return ImageCopy(file=str(file.file), error=error.message)
     return ImageCopy(file=str(file.file), copied_to=str(copy) if copy.exists() else "")

@@ -27,10 +27,18 @@ class ForeignFile:
     file : Path
     reader : str
         Name of the plugin that does so.
+    channels : tuple of int
+        See :func:`napari_clsclip._image_reading.read_image_layer`.
     """
 
     file: Path
     reader: str
+    channels: tuple[int, ...] = ()
+
+    @property
+    def read_as(self) -> str:
+        """What tells apart two copies of one state of the file: the plugin and the channel."""
+        return " ".join((self.reader, *map(str, self.channels)))
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def foreign_files(request: BatchRequest) -> ForeignFiles:
         if found[file] in taken:
             left_out.append(file)
         else:
-            files.append(ForeignFile(file, reader))
+            files.append(ForeignFile(file, reader, request.channel_numbers))
     return ForeignFiles(tuple(files), tuple(left_out))
 
 

@@ -31,10 +31,10 @@ _MICROMETRE: Final = "µm"
 _TIME: Final = ("t", "time")
 
 
-def copy_of(folder: Path, file: Path, reader: str) -> Path:
-    """Where the copy of a file is, as it is now and as a reader reads it.
+def copy_of(folder: Path, file: Path, read_as: str) -> Path:
+    """Where the copy of a file is, as it is now and as it is read.
 
-    Path, size, time and the name of the reader are in the name of the copy.
+    Path, size, time and :attr:`napari_clsclip._foreign_files.ForeignFile.read_as` are in its name.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def copy_of(folder: Path, file: Path, reader: str) -> Path:
     except OSError as error:
         raise InvalidImageError(f"'{file}' cannot be read ({error}).") from error
     path = hashlib.blake2b(os.fsencode(file), digest_size=6).hexdigest()
-    by = hashlib.blake2b(reader.encode(), digest_size=3).hexdigest()
+    by = hashlib.blake2b(read_as.encode(), digest_size=3).hexdigest()
     stem = os.fsencode(file.stem)[:_STEM].decode(errors="ignore")
     return folder / f"{stem}-{path}-{now.st_size:x}.{by}-{now.st_mtime_ns:x}.ome.tif"
 

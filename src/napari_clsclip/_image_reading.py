@@ -15,7 +15,7 @@ import numpy as np
 from napari.layers import Image, Layer
 from napari.layers.utils.stack_utils import split_channels
 
-from clsclip.errors import InvalidImageError
+from clsclip.errors import ClsClipError, InvalidImageError
 
 NO_IMAGES: Final = frozenset({".csv", ".json", ".txt", ".xml", ".yaml", ".yml", ".md", ".log"})
 """Endings of files beside images that are none, whatever a plugin may make of them."""
@@ -54,29 +54,33 @@ def claiming_reader(file: Path) -> str | None:
     return names[0] if names else None
 
 
-def read_image_layer(file: Path, reader: str | None = None) -> Image:
+def read_image_layer(
+    file: Path, reader: str | None = None, channels: tuple[int, ...] = ()
+) -> Image:
     """Read the first image of a file; it is in no viewer.
-
-    Of channels along an axis of their own (``channel_axis``), which would become a layer each, that
-    is the first channel.
 
     Parameters
     ----------
     file : Path
     reader : str, optional
         Name of the plugin; None: whichever reads it.
+    channels : tuple of int
+        Which one of channels along an axis of their own (``channel_axis``), which would become a
+        layer each, counted from 0. Empty: the first one.
 
     Raises
     ------
     InvalidImageError
-        If it cannot be read, or holds no image.
+        If it cannot be read, holds no image, or not the channels that are asked for.
     """
     try:
         for data, attributes, kind in _layer_data(file, reader):
             if kind == "image":
-                layer = Layer.create(*_first_channel(data, attributes), "image")
+                layer = Layer.create(*_channel(file, data, attributes, channels), "image")
                 if isinstance(layer, Image):
                     return layer
+    except ClsClipError:
+        raise
     except Exception as error:  # readers are other people's code
         raise unreadable(file, error) from error
     raise InvalidImageError(f"'{file}' holds no image.")
@@ -121,9 +125,19 @@ def _layer_data(file: Path, reader: str | None) -> Iterator[tuple[Any, dict[str,
         yield data[0], attributes, kind
 
 
-def _first_channel(data: Any, attributes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _channel(
+    file: Path, data: Any, attributes: dict[str, Any], channels: tuple[int, ...]
+) -> tuple[Any, dict[str, Any]]:
     axis = attributes.pop("channel_axis", None)
-    if axis is None:
-        return data, attributes
-    channel = split_channels(data, axis, **attributes)[0]
-    return channel[0], dict(channel[1])
+    if len(channels) > 1:
+        raise InvalidImageError(
+            f"Three channels of '{file}' cannot be colours, because a plugin reads it. Choose one."
+        )
+    chosen = channels[0] if channels else 0
+    found = [(data, attributes)] if axis is None else split_channels(data, axis, **attributes)
+    if chosen >= len(found):
+        raise InvalidImageError(
+            f"'{file}' has no channel {chosen}: as its plugin reads it, it has {len(found)}, "
+            "counted from 0. Choose another one."
+        )
+    return found[chosen][0], dict(found[chosen][1])

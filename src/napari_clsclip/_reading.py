@@ -116,9 +116,9 @@ class Reading:
 
     def _copy(self, file: ForeignFile, folder: Path) -> ImageCopy:
         try:
-            target = copy_of(folder, file.file, file.reader)
+            target = copy_of(folder, file.file, file.read_as)
             if not target.exists():
-                layer = read_image_layer(file.file, file.reader)
+                layer = read_image_layer(file.file, file.reader, file.channels)
                 write_copy(layer, file.file, target, self._tell)
         except InvalidImageError as error:
             return ImageCopy(file=str(file.file), error=error.message)

@@ -167,6 +167,56 @@ def test_axes_that_are_no_planes_are_refused_by_name(
         open_source(save_ome(tmp_path / "a.zarr", [np.zeros(shape, np.uint8)], axes))
 
 
+@pytest.mark.parametrize(
+    "save",
+    [
+        lambda path, image: save_ome(path / "a.zarr", [image.transpose(0, 3, 1, 2)], "zcyx"),
+        lambda path, image: save_ome(path / "a.zarr", [image.transpose(3, 0, 1, 2)], "czyx"),
+        lambda path, image: save_stack(path / "a.tif", image),
+        lambda path, image: save_stack(path / "a.tif", image, compression="zlib"),
+        lambda path, image: save_stack(path / "a.tif", image, tile=(32, 32), compression="zlib"),
+    ],
+)
+def test_channels_that_are_chosen(tmp_path: Path, save: Callable[..., Path]) -> None:
+    stack = np.random.default_rng(3).integers(0, 60000, (3, 90, 70, 5), dtype=np.uint16)
+    path, part = save(tmp_path, stack), (slice(10, 60), slice(20, 70))
+    with open_source(path, channels=(4,)) as source:
+        assert (source.planes, source.shape, source.channels) == (3, (90, 70), None)
+        np.testing.assert_array_equal(source.read(plane=2), stack[2, ..., 4])
+        np.testing.assert_array_equal(source.read_near(part, plane=1), stack[1, 10:60, 20:70, 4])
+        looks_like = source.fingerprint()
+    with open_source(path, channels=(3, 0, 4)) as coloured:
+        assert (coloured.planes, coloured.channels) == (3, 3)
+        expected = stack[1][..., [3, 0, 4]]
+        np.testing.assert_array_equal(coloured.read(plane=1), expected)
+        np.testing.assert_array_equal(coloured.read_near(part, plane=1), expected[part])
+        np.testing.assert_array_equal(coloured.overview(10, plane=1), expected[::9, ::9])
+        assert coloured.fingerprint() != looks_like
+    for wrong in ((5,), (0, 1, 7)):
+        with pytest.raises(InvalidImageError, match=rf"no channel {wrong[-1]}; it has 5, counted"):
+            open_source(path, channels=wrong)
+    with pytest.raises(InvalidImageError, match="Choose one or three of them"):
+        open_source(path)
+
+
+def save_stack(path: Path, image: NDArray[np.generic], **options: object) -> Path:
+    """An OME-TIFF of planes of channels."""
+    axes = {"axes": "ZCYX"}
+    imwrite(path, image.transpose(0, 3, 1, 2), ome=True, metadata=axes, **options)
+    return path
+
+
+def test_channels_of_colours_and_of_grey_images(tmp_path: Path, colour: NDArray[np.uint8]) -> None:
+    small = colour[:40, :30]
+    with open_source(save_png(tmp_path / "a.png", small), channels=(1,)) as green:
+        np.testing.assert_array_equal(green.read(), small[..., 1])
+    with open_source(save_png(tmp_path / "b.png", small[..., 0]), channels=(0,)) as grey:
+        np.testing.assert_array_equal(grey.read(), small[..., 0])
+    Image.new("LA", (4, 5), (7, 255)).save(tmp_path / "c.png")
+    with open_source(tmp_path / "c.png", channels=(0,)) as grey:
+        np.testing.assert_array_equal(grey.read(), np.full((5, 4), 7))
+
+
 def test_what_is_no_image(tmp_path: Path) -> None:
     plain_zarr(tmp_path / "first.zarr", np.zeros((1, 1, 1, 1, 20, 20), np.uint8))
     with pytest.raises(InvalidImageError, match="axes have no names"):

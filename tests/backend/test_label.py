@@ -78,6 +78,35 @@ def test_bad_files_fail_alone(images: Path, tmp_path: Path, tiny_model: Path) ->
     assert imread(output / "stack.tif").shape == (5, 8, 8)
 
 
+def test_channels_are_chosen(
+    tmp_path: Path, tiny_model: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    channels = rng.integers(0, 4000, (2, 40, 30), dtype=np.uint16)
+    imwrite(folder / "a.tif", channels, ome=True, metadata={"axes": "CYX"})
+    arguments = [str(folder), "--words", "cell", "--model", str(tiny_model)]
+    assert main([*arguments, "--output", str(output)]) == 1
+    assert "has 2 channels" in rows(output)[0]["error"]
+    assert "--channels" in rows(output)[0]["error"]
+    chosen = [*arguments, "--output", str(output), "--channels=1"]
+    assert main([*chosen, "--overwrite"]) == 0
+    result = Predictor(str(tiny_model)).segment(channels[1], ["cell"])
+    np.testing.assert_array_equal(imread(output / "a.tif"), result.labels(0.5))
+    before = (output / "a.tif").stat().st_mtime_ns
+    assert main(chosen) == 0  # goes on, and has nothing to do
+    assert (output / "a.tif").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert main([*arguments, "--output", str(output), "--channels=0"]) == 2  # others than before
+    assert main([*arguments, "--output", str(tmp_path / "b"), "--channels", "7"]) == 1
+    assert "has no channel 7" in rows(tmp_path / "b")[0]["error"]
+    capsys.readouterr()
+    for wrong in ("0,1", "x", "1,2,3,4", "-1", "1,,2"):
+        assert main([*arguments, "--output", str(tmp_path / "c"), f"--channels={wrong}"]) == 2
+        assert f"--channels {wrong}: expected the number" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
 def test_labels_that_are_there_stay(images: Path, tmp_path: Path, tiny_model: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()

@@ -7,15 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tifffile import imwrite
 
-from batch_service import code, post, preview
+from batch_service import asked, code, post, preview
 from clsclip.batch.manifest import Manifest, ManifestRow
 from clsclip.batch.reviews import Reviews
 from clsclip.config import FolderSettings
+from clsclip.service.batch_record import BatchRecord, command_arguments
 from clsclip.service.batch_request import new_folder
 from clsclip.wire import ErrorAnswer
-from clsclip.wire_batch import BatchPreview
+from clsclip.wire_batch import BatchPreview, BatchRequest
 from waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("batches")
@@ -167,3 +170,24 @@ def test_previews_that_are_given_up(
     found = BatchPreview.model_validate_json(preview(serve(load).http, six_images).content)
     assert found.seconds is None
     assert "by nought" in found.notes[0]
+
+
+def test_channels_are_previewed_and_labelled(
+    serve: Any, gated: Any, six_images: Path, tmp_path: Path
+) -> None:
+    gated.gate.set()
+    http = serve(gated).http
+    for file in six_images.glob("*.png"):
+        file.unlink()
+    channels = np.zeros((2, 20, 24), np.uint8)
+    imwrite(six_images / "a.tif", channels, ome=True, metadata={"axes": "CYX"})
+    refused = BatchPreview.model_validate_json(preview(http, six_images).content)
+    assert refused.seconds is None
+    assert "has 2 channels; expected 1, 3 or 4" in refused.notes[0]
+    found = BatchPreview.model_validate_json(preview(http, six_images, channels="1").content)
+    assert (found.pixels, found.notes) == (20 * 24, ())
+    assert found.seconds is not None
+    request = BatchRequest.model_validate(asked(six_images, channels=" 1"))
+    record = BatchRecord(request=request, started=datetime.now(UTC), device="cpu")
+    assert "--channels=1" in command_arguments(tmp_path, record)
+    assert code(post(http, six_images, channels="0,1")) == INVALID

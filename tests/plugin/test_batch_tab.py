@@ -12,7 +12,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QWidget
 
-from clsclip.errors import BusyError
+from clsclip.errors import BusyError, InvalidConfigError
 from clsclip.wire_batch import BatchFile
 from napari_clsclip._batch_files import PAGE
 from napari_clsclip._batch_tab import BatchTab
@@ -98,6 +98,20 @@ def fill(tab: BatchTab) -> None:
     tab.form.recursive.setChecked(True)
     tab.form.words.setText("nucleus, red  blood cell")
     tab.form.output.text.setText("/data/labels")
+
+
+def test_channels_of_the_form(show: Show) -> None:
+    form = show().form
+    form.inputs.text.setPlainText("/data")
+    form.words.setText("cell")
+    form.output.text.setText("/out")
+    assert "channels" not in form.request().model_dump_json()  # backends of before know none
+    for typed, channels in (("2", "2"), (" 0, 2,1 ", "0,2,1")):
+        form.channels.setText(typed)
+        assert form.request().channels == channels
+    form.channels.setText("0,1")
+    with pytest.raises(InvalidConfigError, match="'0,1' names no channels"):
+        form.request()
 
 
 def test_from_the_form_to_the_end_and_the_retry(show: Show, stub: BatchStub, qtbot: QtBot) -> None:

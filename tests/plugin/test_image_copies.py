@@ -18,6 +18,7 @@ from dask import delayed
 from filelock import FileLock
 from PIL import Image
 
+from clsclip.batch.inputs import InputImage
 from clsclip.errors import BusyError, CancelledError, FileError
 from clsclip.image_sources import open_source
 from clsclip.wire_batch import BatchRequest, ImageCopy
@@ -130,6 +131,31 @@ def test_a_copy_has_the_pixels_of_the_first_image(
     assert [each.name for each in (tmp_path / "copies").glob("*.tif*")] == [
         Path(copy.copied_to).name
     ]
+
+
+def test_a_copy_has_the_channel_that_is_chosen(
+    reader: InventedReader, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    pixels = rng.integers(0, 100, (2, 3, 20, 30)).astype(np.uint8)
+    file = write_invented(tmp_path / "in" / "a.inv", pixels, about={"channel_axis": 1})
+    flat = write_invented(tmp_path / "in" / "b.inv", pixels[0, 0])
+    made = {}
+    for channels in ("", "2", "3", "0,1,2"):
+        asked = request(tmp_path / "in", output=tmp_path / "out", channels=channels)
+        folder = tmp_path / f"copies {channels}"
+        folder.mkdir()
+        made[channels] = Reading(threading.Event()).read(foreign_files(asked).files, folder)
+    for channels, number in (("", 0), ("2", 2)):
+        copy = made[channels][0]
+        image = InputImage(file, "a", copied_to=Path(copy.copied_to))
+        chosen = request(file, output=tmp_path, channels=channels).channel_numbers
+        with image.open(channels=chosen) as source:  # as the backend does
+            np.testing.assert_array_equal(source.read(plane=1), pixels[1, number])
+    assert Path(made[""][0].copied_to).name != Path(made["2"][0].copied_to).name
+    assert made[""][1].error == ""
+    assert f"'{flat}' has no channel 2" in made["2"][1].error
+    assert "no channel 3: as its plugin reads it, it has 3" in made["3"][0].error
+    assert "Choose one" in made["0,1,2"][0].error
 
 
 def test_lazy_pixels_are_read_plane_by_plane_with_their_size(

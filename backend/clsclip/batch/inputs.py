@@ -45,8 +45,14 @@ class InputImage:
     copied_to: Path | None = None
     fault: str = ""
 
-    def open(self, *, level: int = 0) -> ImageSource:
+    def open(self, *, level: int = 0, channels: tuple[int, ...] = ()) -> ImageSource:
         """Open its pixels, those of the copy where there is one; the name is that of the file.
+
+        Parameters
+        ----------
+        level, channels
+            See :func:`clsclip.image_sources.open_source`. A copy holds the channels that were
+            chosen.
 
         Raises
         ------
@@ -58,7 +64,7 @@ class InputImage:
         if self.fault:
             raise FileError(self.fault)
         if self.copied_to is None:
-            return open_source(self.file, level=level)
+            return open_source(self.file, level=level, channels=channels)
         if not self.copied_to.exists():
             raise FileError(
                 f"The copy of '{self.file}' that napari made, '{self.copied_to}', is gone. Retry "

@@ -104,7 +104,7 @@ def _label_large(
 ) -> LargeLabels:
     target = large_target(label_file(task.output, piece.image.key))
     target.parent.mkdir(parents=True, exist_ok=True)
-    with piece.image.open(level=task.large.level) as source:
+    with piece.image.open(level=task.large.level, channels=task.channels) as source:
         labels = label_large(
             predictor, source, target, task.words, task.image_settings(),
             threshold=task.threshold, zoom=task.zoom, templates=task.templates,

@@ -67,7 +67,7 @@ def _pieces_of(image: InputImage, task: LabelTask) -> Iterator[Piece]:
     started = time.perf_counter()
     plane = planes = 0
     try:
-        with image.open(level=task.large.level) as source:
+        with image.open(level=task.large.level, channels=task.channels) as source:
             planes = source.planes
             if source.pixels > task.large.large_from:
                 _check_large(source, task)

@@ -34,6 +34,8 @@ class LabelTask:
         Whether and how single objects are told apart.
     large : LargeImageSettings
         Which images are labelled block by block; see :mod:`clsclip.batch.large`.
+    channels : tuple of int
+        Which channels of the images are looked at; see :class:`clsclip.config.ChannelSettings`.
     formats : tuple of LabelFormat
         "tiff" need not be among them.
     resumed : bool
@@ -52,17 +54,20 @@ class LabelTask:
     detector: str = ""
     instances: InstanceOptions | None = None
     large: LargeImageSettings = field(default_factory=LargeImageSettings)
+    channels: tuple[int, ...] = ()
     formats: tuple[LabelFormat, ...] = ("tiff",)
     resumed: bool = False
 
     def image_settings(self) -> dict[str, Any]:
         """What the labels of an image depend on, as JSON values."""
+        chosen = {"channels": list(self.channels)} if self.channels else {}
         return {
             "words": list(self.words), "threshold": self.threshold, "zoom": self.zoom,
             "templates": self.templates, "regions": self.regions, "detector": self.detector,
             "instances": settings_of(self.instances), "level": self.large.level,
             "chunk": self.large.chunk, "model": self.model,
             "model_version": self.model_version, "version": clsclip.__version__,
+            **chosen,
         }  # fmt: skip
 
     def settings(self) -> dict[str, Any]:

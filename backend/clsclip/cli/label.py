@@ -12,6 +12,7 @@ import clsclip
 from clsclip.cli.arguments import add_settings, option_help, settings_from
 from clsclip.cli.label_progress import LabelProgress
 from clsclip.config import (
+    ChannelSettings,
     DeviceSettings,
     FolderSettings,
     InstanceSettings,
@@ -36,6 +37,7 @@ class LabelSettings(
     RegionSettings,
     ThresholdSettings,
     InstanceSettings,
+    ChannelSettings,
     LargeImageSettings,
     DeviceSettings,
 ):
@@ -163,7 +165,7 @@ def _label(args: argparse.Namespace, job: Job | None) -> Summary:
         large=LargeImageSettings(
             large_from=settings.large_from, chunk=settings.chunk, level=settings.level
         ),
-        formats=which.formats,
+        channels=settings.channel_numbers, formats=which.formats,
     )  # fmt: skip
     with progress:
         summary = label_folder(

@@ -13,7 +13,7 @@ from clsclip.image_sources.tiffs import TIFF_ENDINGS, tiff_source
 from clsclip.image_sources.zarrs import zarr_source
 
 
-def open_source(path: Path, *, level: int = 0) -> ImageSource:
+def open_source(path: Path, *, level: int = 0, channels: tuple[int, ...] = ()) -> ImageSource:
     """Open an image file or a zarr folder to read parts of it.
 
     Parameters
@@ -24,6 +24,8 @@ def open_source(path: Path, *, level: int = 0) -> ImageSource:
         taken; or a file that :func:`clsclip.image_files.read_image` reads.
     level : int
         Resolution level of OME-Zarr groups and TIFF pyramids; 0 is the full resolution.
+    channels : tuple of int
+        Channels to read, counted from 0: one as grey, or three as colours. Empty: all.
 
     Raises
     ------
@@ -37,9 +39,9 @@ def open_source(path: Path, *, level: int = 0) -> ImageSource:
     """
     with read_faults(str(path)):
         if path.is_dir():
-            return zarr_source(path, level)
+            return zarr_source(path, level, channels)
         if path.suffix.lower() in TIFF_ENDINGS:
-            return tiff_source(path, level)
+            return tiff_source(path, level, channels)
         check_level(str(path), level, 1)
         with Image.open(path) as image:
             bands = {"P": 3, "PA": 4}.get(image.mode, len(image.getbands()))
@@ -50,5 +52,5 @@ def open_source(path: Path, *, level: int = 0) -> ImageSource:
     whole = Once(lambda: read_image(path))
     return ImageSource(
         str(path), whole, (*size, bands)[: 2 + (bands > 1)], dtype, "yxs"[: 2 + (bands > 1)],
-        whole.forget,
+        whole.forget, chosen=channels,
     )  # fmt: skip

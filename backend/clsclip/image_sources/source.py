@@ -46,6 +46,8 @@ class ImageSource:
         Called by :meth:`close`.
     pixel_size : tuple of float, optional
         Height and width of a pixel in micrometres, where the file tells it.
+    chosen : tuple of int
+        Channels to read, counted from 0: one as grey, or three as colours. Empty: all.
 
     Attributes
     ----------
@@ -62,8 +64,8 @@ class ImageSource:
     Raises
     ------
     InvalidImageError
-        If rows or columns are missing, an axis has no places, or the number of channels is not
-        1, 3 or 4.
+        If rows or columns are missing, an axis has no places, the number of channels is not
+        1, 3 or 4 and none are chosen, or there are no such channels as are chosen.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ImageSource:
         axes: str,
         close: Callable[[], None] | None = None,
         pixel_size: tuple[float, float] | None = None,
+        chosen: tuple[int, ...] = (),
     ) -> None:
         lengths = dict(zip(axes, shape, strict=True))
         listed = ", ".join(f"{axis} ({n})" for axis, n in lengths.items())
@@ -85,15 +88,24 @@ class ImageSource:
             )
         if 0 in lengths.values():
             raise InvalidImageError(f"'{name}' has no pixels: its axes are {listed}.")
-        channels = int(np.prod([lengths.get(axis, 1) for axis in CHANNEL_AXES]))
-        if channels not in (1, 3, 4):
+        stored = int(np.prod([lengths.get(axis, 1) for axis in CHANNEL_AXES]))
+        absent = [channel for channel in chosen if not 0 <= channel < stored]
+        if absent:
             raise InvalidImageError(
-                f"'{name}' has {channels} channels; expected 1, 3 or 4. Choose one or three of "
-                "them first, and save them as an image of their own."
+                f"'{name}' has no channel {absent[0]}; it has {stored}, counted from 0. Choose "
+                "others (--channels; Channels in the Batch tab)."
+            )
+        if not chosen and stored not in (1, 3, 4):
+            raise InvalidImageError(
+                f"'{name}' has {stored} channels; expected 1, 3 or 4. Choose one or three of them "
+                "(--channels; Channels in the Batch tab)."
             )
         self.name, self.dtype = name, dtype
         self.shape = (lengths["y"], lengths["x"])
+        channels = len(chosen) or stored
         self.channels = channels if channels > 1 else None
+        self._chosen = chosen if stored > 1 else ()
+        self._channel_axes = {a: n for a, n in lengths.items() if a in CHANNEL_AXES}
         self.pixel_size = pixel_size
         self._stack = {a: n for a, n in lengths.items() if a not in "yx" + CHANNEL_AXES}
         self.planes = math.prod(self._stack.values())
@@ -221,13 +233,20 @@ class ImageSource:
         places: dict[str, slice | int] = {"y": region[0], "x": region[1]}
         stack = np.unravel_index(plane, tuple(self._stack.values()))
         places |= zip(self._stack, map(int, stack), strict=True)
+        if len(self._chosen) == 1:  # the others are not read
+            numbers = np.unravel_index(self._chosen[0], tuple(self._channel_axes.values()))
+            places |= zip(self._channel_axes, map(int, numbers), strict=True)
         index = tuple(places.get(axis, slice(None)) for axis in self._axes)
         with read_faults(self.name):
             part = np.array(self._open_array()[index])
-        kept = [axis for axis in self._axes if axis in "yx" + CHANNEL_AXES]
+        kept = [
+            axis for axis, place in zip(self._axes, index, strict=True) if isinstance(place, slice)
+        ]
         order = [kept.index(axis) for axis in "yx"]
         order += [k for k, axis in enumerate(kept) if axis in CHANNEL_AXES]
         image = part.transpose(order)
+        if len(self._chosen) > 1:
+            image = image.reshape(*image.shape[:2], -1)[..., list(self._chosen)]
         return image.reshape(*image.shape[:2], *self._colour)
 
 

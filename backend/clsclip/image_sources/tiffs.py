@@ -22,7 +22,7 @@ _WHOLE_VALUES: Final = 2048 * 2048
 """TIFF files of one plane and at most this many values are read at once, which is faster."""
 
 
-def tiff_source(path: Path, level: int) -> ImageSource:
+def tiff_source(path: Path, level: int, channels: tuple[int, ...]) -> ImageSource:
     """See :func:`clsclip.image_sources.opening.open_source`."""
     file = TiffFile(path)
     try:
@@ -32,7 +32,7 @@ def tiff_source(path: Path, level: int) -> ImageSource:
         check_level(str(path), level, len(series.levels))
         chosen = series.levels[level]
         size = _at_level(tiff_pixel_size(file), series, chosen)
-        return _series_source(path, file, chosen, size)
+        return _series_source(path, file, chosen, size, channels)
     except BaseException:
         file.close()
         raise
@@ -49,8 +49,9 @@ def _at_level(
 
 
 def _series_source(
-    path: Path, file: TiffFile, series: TiffPageSeries, pixel_size: PixelSize | None
-) -> ImageSource:
+    path: Path, file: TiffFile, series: TiffPageSeries, pixel_size: PixelSize | None,
+    channels: tuple[int, ...],
+) -> ImageSource:  # fmt: skip
     shape, axes, name = series.shape, series.axes.lower(), str(path)
     if series.dtype is None:
         raise FileError(f"The pixels of '{path}' are of no single type.")
@@ -62,7 +63,7 @@ def _series_source(
         file.close()
 
     def source(open_array: Callable[[], Any]) -> ImageSource:
-        return ImageSource(name, open_array, shape, dtype, axes, close, pixel_size)
+        return ImageSource(name, open_array, shape, dtype, axes, close, pixel_size, channels)
 
     planes = _planes(shape, axes)
     if planes == 1 and np.prod(shape) <= _WHOLE_VALUES:

@@ -17,7 +17,7 @@ from clsclip.image_sources.source import ImageSource, check_level
 _PLANE_AXES: Final = "ptz"
 
 
-def zarr_source(path: Path, level: int) -> ImageSource:
+def zarr_source(path: Path, level: int, channels: tuple[int, ...]) -> ImageSource:
     """See :func:`clsclip.image_sources.opening.open_source`."""
     if not is_zarr(path):
         raise FileError(f"The folder '{path}' is not a zarr ({', '.join(ZARR_FILES)}).")
@@ -32,7 +32,9 @@ def zarr_source(path: Path, level: int) -> ImageSource:
     names = names or getattr(array.metadata, "dimension_names", None)
     axes = _letters(path, names) if names and all(names) else _usual_axes(path, array.shape)
     dtype = np.dtype(array.dtype)
-    return ImageSource(str(path), lambda: array, array.shape, dtype, axes, pixel_size=size)
+    return ImageSource(
+        str(path), lambda: array, array.shape, dtype, axes, pixel_size=size, chosen=channels
+    )
 
 
 def _usual_axes(path: Path, shape: tuple[int, ...]) -> str:

@@ -115,7 +115,10 @@ def _survey(asked: BatchRequest) -> _Survey:
         [image for image in images if (str(image.file) in read_by_napari) == by_napari]
         for by_napari in (False, True)
     ]
-    looks = [_look([each for each in group if str(each.file) not in unread]) for group in groups]
+    looks = [
+        _look([each for each in group if str(each.file) not in unread], request.channel_numbers)
+        for group in groups
+    ]
     headers = [header for look in looks for header in look.headers]
     unreadable = [fault for look in looks for fault in look.faults]
     looked = len(headers) + len(unreadable)
@@ -158,12 +161,12 @@ class _Look:
         return len(self.headers) + len(self.faults)
 
 
-def _look(images: Sequence[InputImage]) -> _Look:
+def _look(images: Sequence[InputImage], channels: tuple[int, ...]) -> _Look:
     """Read the headers of all images or, of many, of every n-th."""
     headers, faults = [], []
     for image in images[:: max(1, -(-len(images) // SAMPLE))]:
         try:
-            with image.open() as source:
+            with image.open(channels=channels) as source:
                 headers.append(_Header(image, source.pixels, source.planes))
         except ClsClipError as error:
             faults.append(error.message.rstrip("."))
@@ -197,7 +200,7 @@ async def _seconds_per_pixel(
     segment = SegmentRequest(words=asked.words, **how)
 
     def read() -> NDArray[Any]:
-        with middle.image.open() as source:
+        with middle.image.open(channels=asked.channel_numbers) as source:
             return source.read(plane=0)
 
     def work(image: NDArray[Any], predictor: Segmenter, job: Job) -> float:
