@@ -52,7 +52,7 @@ class BatchRoutes:
 
     def preview(self, request: BatchRequest) -> BatchPreview:
         """Say what a batch would do; it may take as long as one file does."""
-        with _copies_known(request):
+        with _all_known(request):
             return self._calls.send(
                 BatchPreview, "POST", "/batches/preview", request, timeout=_PREVIEW
             )
@@ -65,7 +65,7 @@ class BatchRoutes:
         BusyError
             If another batch runs.
         """
-        with _copies_known(request):
+        with _all_known(request):
             return self._calls.send(BatchCheck, "POST", "/batches/check", request, timeout=_CHANGE)
 
     def list(self) -> Sequence[Batch]:
@@ -80,7 +80,7 @@ class BatchRoutes:
         BusyError
             If another batch runs.
         """
-        with _copies_known(request):
+        with _all_known(request):
             return self._calls.send(Batch, "POST", "/batches", request, timeout=_CHANGE)
 
     def get(self, name: str) -> Batch:
@@ -167,11 +167,16 @@ class BatchRoutes:
 
 
 @contextmanager
-def _copies_known(request: BatchRequest) -> Iterator[None]:
-    """Say clearly where a backend is too old for files that napari has read."""
+def _all_known(request: BatchRequest) -> Iterator[None]:
+    """Say clearly where a backend is too old for channels, or for files that napari has read."""
     try:
         yield
     except (InvalidRequestError, NotFoundError) as error:
+        if request.channels and "'channels': Extra inputs" in error.message:
+            raise ClsClipError(
+                "The backend is older than this plugin and cannot choose channels. Install the "
+                "same version of napari-clsclip on its machine, or leave Channels empty."
+            ) from error
         unknown = type(error) is NotFoundError or "'copies': Extra inputs" in error.message
         if not request.copies or not unknown:
             raise

@@ -43,8 +43,8 @@ PREVIEW_BYTES: Final = 256 * 2**20
 
 _NAMED: Final = 3
 _UNTRIED: Final = (
-    "None of them is tried to tell the time: the backend runs on another machine, and would not "
-    "see what is read for a preview."
+    "None of them is tried to tell the time: the backend was not started by this napari, and may "
+    "not see what is read for a preview."
 )
 
 
@@ -168,8 +168,8 @@ def preview(
     closing : threading.Event
         Set when nobody waits for it any more.
     local : bool
-        Whether the backend runs on this machine. Another machine would not see the file that is
-        read only to tell the time.
+        Whether napari started the backend. Another one may run on another machine, which would not
+        see the file that is read only to tell the time.
     client : Client
 
     Raises
@@ -253,7 +253,7 @@ def _made(folder: Path) -> Path:
 def _known(file: ForeignFile, folder: Path) -> ImageCopy:
     """The copy of a file, if there is one."""
     try:
-        copy = copy_of(folder, file.file, file.read_as)
+        copy = copy_of(folder, file.file, file.reader, file.channels)
     except InvalidImageError as error:
         return ImageCopy(file=str(file.file), error=error.message)
     return ImageCopy(file=str(file.file), copied_to=str(copy) if copy.exists() else "")

@@ -35,11 +35,6 @@ class ForeignFile:
     reader: str
     channels: tuple[int, ...] = ()
 
-    @property
-    def read_as(self) -> str:
-        """What tells apart two copies of one state of the file: the plugin and the channel."""
-        return " ".join((self.reader, *map(str, self.channels)))
-
 
 @dataclass(frozen=True)
 class ForeignFiles:

@@ -31,10 +31,11 @@ _MICROMETRE: Final = "µm"
 _TIME: Final = ("t", "time")
 
 
-def copy_of(folder: Path, file: Path, read_as: str) -> Path:
-    """Where the copy of a file is, as it is now and as it is read.
+def copy_of(folder: Path, file: Path, reader: str, channels: tuple[int, ...] = ()) -> Path:
+    """Where the copy of a file is, as it is now and as a reader reads it.
 
-    Path, size, time and :attr:`napari_clsclip._foreign_files.ForeignFile.read_as` are in its name.
+    Path, channels that were chosen, size, time and the name of the reader are in the name of the
+    copy.
 
     Raises
     ------
@@ -45,8 +46,9 @@ def copy_of(folder: Path, file: Path, read_as: str) -> Path:
         now = file.stat()
     except OSError as error:
         raise InvalidImageError(f"'{file}' cannot be read ({error}).") from error
-    path = hashlib.blake2b(os.fsencode(file), digest_size=6).hexdigest()
-    by = hashlib.blake2b(read_as.encode(), digest_size=3).hexdigest()
+    read = os.fsencode(file) + "".join(f"\0{channel}" for channel in channels).encode()
+    path = hashlib.blake2b(read, digest_size=6).hexdigest()
+    by = hashlib.blake2b(reader.encode(), digest_size=3).hexdigest()
     stem = os.fsencode(file.stem)[:_STEM].decode(errors="ignore")
     return folder / f"{stem}-{path}-{now.st_size:x}.{by}-{now.st_mtime_ns:x}.ome.tif"
 
@@ -66,7 +68,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def file_part(copy: Path) -> str:
-    """The part of the name that the copies of all states of a file share."""
+    """The part of the name that the copies of all states of a file, or a channel, share."""
     return copy.name.rsplit("-", 2)[0]
 
 

@@ -78,6 +78,11 @@ def read_image_layer(
             if kind == "image":
                 layer = Layer.create(*_channel(file, data, attributes, channels), "image")
                 if isinstance(layer, Image):
+                    if channels and layer.rgb:
+                        raise InvalidImageError(
+                            f"Channels of '{file}' cannot be chosen: its plugin reads it as "
+                            "colours. Label it without Channels."
+                        )
                     return layer
     except ClsClipError:
         raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from numpy.typing import NDArray
 
@@ -19,6 +20,8 @@ MOST_DEATHS: Final = 3
 
 BUSY_SECONDS: Final = 5.0
 """After which time a backend with a full queue is asked again."""
+
+_T = TypeVar("_T")
 
 
 class PatientBackend:
@@ -57,8 +60,12 @@ class PatientBackend:
 
     def window(self, model: str) -> int:
         """Side of what a model looks at at once, in model pixels."""
-        with self._supervisor.asking(self.cancelled.is_set) as client:
-            return client.window(model).image_size
+
+        def told() -> int:
+            with self._supervisor.asking(self.cancelled.is_set) as client:
+                return client.window(model).image_size
+
+        return self._patiently(told)
 
     def ask(self, request: SegmentRequest, image: NDArray[Any]) -> Segmentation:
         """Segment an image, once more if the backend died over it or is busy.
@@ -69,15 +76,22 @@ class PatientBackend:
             What the backend answers; ``BackendDiedError`` after ``MOST_DEATHS`` deaths,
             ``CancelledError`` after :meth:`cancel`.
         """
-        deaths = 0
-        while True:
+
+        def answer() -> Segmentation:
             job = SegmentJob(self._supervisor, self._plane, request, read=lambda: image)
             self._current = job
             if self.cancelled.is_set():
                 job.cancel()  # a cancel() just before did not see this job
             job.run()
+            return job.result()
+
+        return self._patiently(answer)
+
+    def _patiently(self, work: Callable[[], _T]) -> _T:
+        deaths = 0
+        while True:
             try:
-                return job.result()
+                return work()
             except BackendDiedError:
                 deaths += 1
                 if deaths == MOST_DEATHS:

@@ -116,7 +116,7 @@ class Reading:
 
     def _copy(self, file: ForeignFile, folder: Path) -> ImageCopy:
         try:
-            target = copy_of(folder, file.file, file.read_as)
+            target = copy_of(folder, file.file, file.reader, file.channels)
             if not target.exists():
                 layer = read_image_layer(file.file, file.reader, file.channels)
                 write_copy(layer, file.file, target, self._tell)

@@ -356,7 +356,7 @@ class Review(QObject):
         if sent.labels is None:
             return
         try:
-            examples = layers.acceptances(batch.request.words, sent.labels, sent.planes)
+            examples = layers.acceptances(batch.request, sent.labels, sent.planes)
         except ClsClipError as error:
             self.failed.emit(error.message)
             return

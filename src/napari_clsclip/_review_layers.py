@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clsclip.config import InstanceSettings
 from clsclip.errors import InvalidImageError
+from clsclip.wire_batch import BatchRequest
 from napari_clsclip._acceptance import Acceptance, acceptance_of
 from napari_clsclip._foreign_files import opening_reader
 from napari_clsclip._image_reading import BUILTIN
@@ -61,13 +62,14 @@ class ReviewLayers:
                 viewer.layers.remove(layer)
 
     def acceptances(
-        self, words: tuple[str, ...], ids: NDArray[Any], positions: list[tuple[int, ...]]
+        self, request: BatchRequest, ids: NDArray[Any], positions: list[tuple[int, ...]]
     ) -> list[Acceptance]:
         """Planes of the labels as examples to learn from.
 
         Parameters
         ----------
-        words : tuple of str
+        request : BatchRequest
+            What was labelled, and how.
         ids : ndarray of int, shape of the labels
             What was accepted; not copied.
         positions : list of tuples of int
@@ -76,9 +78,14 @@ class ReviewLayers:
         Raises
         ------
         InvalidImageError
-            If the image has other axes than the labels.
+            If the image has other axes than the labels, or shows other channels than were labelled.
         """
         image = self.image
+        if request.channels and image is not None and image.source.reader_plugin is not None:
+            raise InvalidImageError(
+                f"The labels cannot be kept as an example: they are of the channels "
+                f"{request.channels}, and the image shows all of them."
+            )
         shape = tuple(ids.shape)
         if image is None or tuple(map(int, image.level_shapes[0])) != shape:
             raise InvalidImageError(
@@ -90,7 +97,7 @@ class ReviewLayers:
         for position in positions:
             index = PlaneIndex((*position, slice(None), slice(None)), axes, shape)
             plane = plane_at(image, index, 0)
-            made.append(acceptance_of(self.labels, ids[position], plane, words))
+            made.append(acceptance_of(self.labels, ids[position], plane, request.words))
         return made
 
 

@@ -61,8 +61,8 @@ _THRESHOLD_TOOLTIP: Final = (
     "painted stay."
 )
 _LOCAL_DEATH: Final = (
-    "The backend died while it worked; it may have run out of memory. It is being started again: "
-    "press Segment once it is ready. Nothing in the viewer is lost."
+    "The backend died; it may have run out of memory. It is being started again: press Segment "
+    "once it is ready. Nothing in the viewer is lost."
 )
 
 

@@ -211,7 +211,7 @@ class BackendSupervisor:
         Raises
         ------
         BackendDiedError
-            If the backend that was started here has ended before it could be asked.
+            If the backend that was started here has ended.
         ClsClipError
             Those of :meth:`ready_client`, and of the context.
         """
@@ -222,8 +222,7 @@ class BackendSupervisor:
             self.suspect()
             if isinstance(error, BackendUnreachableError) and self._has_gone(client):
                 raise BackendDiedError(
-                    "The backend ended before it could be asked. It is being started again: "
-                    "repeat the request once it is ready."
+                    "The backend ended before it answered. Repeat the request once it is ready."
                 ) from error
             raise
 

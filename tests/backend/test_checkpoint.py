@@ -98,8 +98,10 @@ def test_failed_save_leaves_the_old_model(copy: Path, monkeypatch: pytest.Monkey
 def test_another_detector_makes_another_version(copy: Path) -> None:
     versions = [model_version(copy)]
     (copy / "detector").mkdir()
-    for weights in (b"one", b"another"):
-        (copy / "detector" / "model.safetensors").write_bytes(weights)
+    (copy / "detector" / ".DS_Store").write_bytes(b"of a file manager")
+    assert model_version(copy) == versions[0]
+    for described in (b"one", b"another"):  # by its configuration, which holds a hash of the rest
+        (copy / "detector" / "detector.json").write_bytes(described)
         versions.append(model_version(copy))
     assert len(set(versions)) == 3
     assert all(len(version) == 12 for version in versions)

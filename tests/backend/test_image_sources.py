@@ -212,6 +212,8 @@ def test_channels_of_colours_and_of_grey_images(tmp_path: Path, colour: NDArray[
         np.testing.assert_array_equal(green.read(), small[..., 1])
     with open_source(save_png(tmp_path / "b.png", small[..., 0]), channels=(0,)) as grey:
         np.testing.assert_array_equal(grey.read(), small[..., 0])
+    with open_source(tmp_path / "b.png", channels=(0, 0, 0)) as grey:
+        np.testing.assert_array_equal(grey.read(), small[..., [0, 0, 0]])
     Image.new("LA", (4, 5), (7, 255)).save(tmp_path / "c.png")
     with open_source(tmp_path / "c.png", channels=(0,)) as grey:
         np.testing.assert_array_equal(grey.read(), np.full((5, 4), 7))

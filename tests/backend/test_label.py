@@ -97,7 +97,9 @@ def test_channels_are_chosen(
     assert main(chosen) == 0  # goes on, and has nothing to do
     assert (output / "a.tif").stat().st_mtime_ns == before
     capsys.readouterr()
-    assert main([*arguments, "--output", str(output), "--channels=0"]) == 2  # others than before
+    assert main([*arguments, "--output", str(output), "--channels=0"]) == 2
+    assert "other settings" in (refused := capsys.readouterr().err)
+    assert "channels" in refused
     assert main([*arguments, "--output", str(tmp_path / "b"), "--channels", "7"]) == 1
     assert "has no channel 7" in rows(tmp_path / "b")[0]["error"]
     capsys.readouterr()

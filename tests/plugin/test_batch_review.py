@@ -359,6 +359,22 @@ def test_corrected_planes_are_offered_as_examples(
     assert {each.details.position for each in stub.kept} == {(0,), (1,), (2,)}
 
 
+def test_labels_of_some_channels_are_no_examples_of_all_of_them(
+    open_tab: Open, stub: BatchStub, qtbot: QtBot
+) -> None:
+    request = stub.batches[0].request.model_copy(update={"channels": "1"})
+    stub.change(NAME_OF_BATCH, request=request)
+    tab = open_tab(ViewerModel())
+    layer = open_row(tab, 0, qtbot)
+    tab.review_row.teach.setChecked(True)
+    layer.data_setitem((np.full(9, 5), np.arange(9)), np.full(9, 1))
+    tab.review.accept()
+    wait(qtbot, lambda: "they are of the channels 1" in tab.message.text())
+    wait(qtbot, lambda: tab.review.file.accepted)
+    np.testing.assert_array_equal(stub.reviews[0][2], layer.data)
+    assert stub.kept == []
+
+
 def test_single_objects_have_their_table_and_may_be_many(
     open_tab: Open, stub: BatchStub, tmp_path: Path, qtbot: QtBot
 ) -> None:

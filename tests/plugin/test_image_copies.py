@@ -139,11 +139,10 @@ def test_a_copy_has_the_channel_that_is_chosen(
     pixels = rng.integers(0, 100, (2, 3, 20, 30)).astype(np.uint8)
     file = write_invented(tmp_path / "in" / "a.inv", pixels, about={"channel_axis": 1})
     flat = write_invented(tmp_path / "in" / "b.inv", pixels[0, 0])
-    made = {}
+    made, folder = {}, tmp_path / "copies"
+    folder.mkdir()
     for channels in ("", "2", "3", "0,1,2"):
         asked = request(tmp_path / "in", output=tmp_path / "out", channels=channels)
-        folder = tmp_path / f"copies {channels}"
-        folder.mkdir()
         made[channels] = Reading(threading.Event()).read(foreign_files(asked).files, folder)
     for channels, number in (("", 0), ("2", 2)):
         copy = made[channels][0]
@@ -151,11 +150,14 @@ def test_a_copy_has_the_channel_that_is_chosen(
         chosen = request(file, output=tmp_path, channels=channels).channel_numbers
         with image.open(channels=chosen) as source:  # as the backend does
             np.testing.assert_array_equal(source.read(plane=1), pixels[1, number])
-    assert Path(made[""][0].copied_to).name != Path(made["2"][0].copied_to).name
+    assert len(list(folder.glob("*.tif"))) == 3  # one channel's copy does not replace another's
     assert made[""][1].error == ""
     assert f"'{flat}' has no channel 2" in made["2"][1].error
     assert "no channel 3: as its plugin reads it, it has 3" in made["3"][0].error
     assert "Choose one" in made["0,1,2"][0].error
+    file = write_invented(tmp_path / "c.inv", pixels[0].transpose(1, 2, 0), about={"rgb": True})
+    (coloured,) = Reading(threading.Event()).read([ForeignFile(file, "invented", (0,))], folder)
+    assert "reads it as colours" in coloured.error
 
 
 def test_lazy_pixels_are_read_plane_by_plane_with_their_size(

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -104,7 +104,7 @@ class ImageSource:
         self.shape = (lengths["y"], lengths["x"])
         channels = len(chosen) or stored
         self.channels = channels if channels > 1 else None
-        self._chosen = chosen if stored > 1 else ()
+        self._chosen = chosen
         self._channel_axes = {a: n for a, n in lengths.items() if a in CHANNEL_AXES}
         self.pixel_size = pixel_size
         self._stack = {a: n for a, n in lengths.items() if a not in "yx" + CHANNEL_AXES}
@@ -233,9 +233,18 @@ class ImageSource:
         places: dict[str, slice | int] = {"y": region[0], "x": region[1]}
         stack = np.unravel_index(plane, tuple(self._stack.values()))
         places |= zip(self._stack, map(int, stack), strict=True)
-        if len(self._chosen) == 1:  # the others are not read
-            numbers = np.unravel_index(self._chosen[0], tuple(self._channel_axes.values()))
-            places |= zip(self._channel_axes, map(int, numbers), strict=True)
+        if not self._chosen:
+            image = self._part(places)
+            return image.reshape(*image.shape[:2], *self._colour)
+        parts = []
+        for channel in self._chosen:  # where a file holds them apart, the others are not read
+            numbers = np.unravel_index(channel, tuple(self._channel_axes.values()))
+            apart = dict(zip(self._channel_axes, map(int, numbers), strict=True))
+            parts.append(self._part({**places, **apart}))
+        return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+
+    def _part(self, places: Mapping[str, slice | int]) -> NDArray[Any]:
+        """What lies at some places of the axes: rows, columns, and channels that have no place."""
         index = tuple(places.get(axis, slice(None)) for axis in self._axes)
         with read_faults(self.name):
             part = np.array(self._open_array()[index])
@@ -244,10 +253,7 @@ class ImageSource:
         ]
         order = [kept.index(axis) for axis in "yx"]
         order += [k for k, axis in enumerate(kept) if axis in CHANNEL_AXES]
-        image = part.transpose(order)
-        if len(self._chosen) > 1:
-            image = image.reshape(*image.shape[:2], -1)[..., list(self._chosen)]
-        return image.reshape(*image.shape[:2], *self._colour)
+        return part.transpose(order)
 
 
 class Once:

@@ -29,6 +29,7 @@ from clsclip.model.clipseg_config import clipseg_version
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import (
     CONFIG_FILE,
+    DETECTOR_FILE,
     DETECTOR_FOLDER,
     WEIGHTS_FILE,
     BaseWeights,
@@ -312,14 +313,10 @@ def model_version(folder: Path) -> str:
     CheckpointError
     """
     version = clipseg_version(folder) if is_clipseg(folder) else _weights_version(folder)
-    detector = sorted(path for path in (folder / DETECTOR_FOLDER).glob("*") if path.is_file())
-    if not detector:
+    detector = folder / DETECTOR_FOLDER / DETECTOR_FILE  # it holds the hash of the weights
+    if not detector.is_file():
         return version
-    digest = hashlib.sha256(version.encode())
-    for file in detector:
-        digest.update(file.name.encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    return hashlib.sha256(version.encode() + detector.read_bytes()).hexdigest()[:12]
 
 
 def _weights_version(folder: Path) -> str:

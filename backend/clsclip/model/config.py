@@ -18,6 +18,8 @@ WEIGHTS_FILE: Final = "model.safetensors"
 DETECTOR_FOLDER: Final = "detector"
 """Folder of a run directory or of a model directory that holds a detector."""
 
+DETECTOR_FILE: Final = "detector.json"
+
 GuidanceKind = Literal["replace", "channel", "spatial", "prompts"]
 """How a word guides the image; see :mod:`clsclip.model.guidance` for all but "replace"."""
 

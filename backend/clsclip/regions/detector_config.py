@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from clsclip.config import Settings
 from clsclip.errors import CheckpointError
-from clsclip.model.config import DETECTOR_FOLDER
+from clsclip.model.config import DETECTOR_FILE, DETECTOR_FOLDER
 from clsclip.wire import describe_validation
-
-DETECTOR_FILE: Final = "detector.json"
 
 _From = Annotated[int, Field(ge=-64, le=64)]
 _Argument = (

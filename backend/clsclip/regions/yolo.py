@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from clsclip.errors import CheckpointError, FileError
 from clsclip.model.checkpoint import read_tensors
+from clsclip.model.config import DETECTOR_FILE
 from clsclip.model.device import choose_device
 from clsclip.model.files import write_atomically
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.regions.closer import propose_closer
 from clsclip.regions.detector_config import (
-    DETECTOR_FILE,
     Architecture,
     DetectorConfig,
     read_detector_config,

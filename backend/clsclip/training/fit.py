@@ -47,7 +47,7 @@ from clsclip.words import word_list
 
 SCHEDULE_FILE: Final = "schedule.json"
 
-FREE: Final = ("tensorboard", "download")
+FREE: Final = ("tensorboard", "download", "smoothing")
 """Settings that change nothing of what is learnt."""
 
 
@@ -249,10 +249,14 @@ def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
 
 
 def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
-    """A new head, or the one of a model; a look at presence which that one lacks is new."""
+    """A new head, or the one of a model; a look at presence which that one lacks is new.
+
+    Its masks are smoothed as before, unless it is said how.
+    """
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
+    head = head.model_copy(update={"smoothing": head.smoothing or model.settings.smoothing})
     changed = {"smoothing": head.smoothing, "presence": model.settings.presence or head.presence}
     if model.settings.model_copy(update=changed) != head:
         raise InvalidConfigError(
