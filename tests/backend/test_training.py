@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 
 from clsclip import Predictor
 from clsclip.cli.train import main
-from clsclip.errors import CheckpointError
+from clsclip.errors import CheckpointError, InvalidConfigError
+from clsclip.model.checkpoint import load_model
+from clsclip.training.bundle import BundleSettings, _average
 from clsclip.training.loop import cosine_rate
 from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
 from clsclip.training.run import Clock, Run
@@ -140,6 +142,15 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     between[between.index("--average") + 1] = str(tmp_path / "w")
     assert main(between) == 2
     assert "other shapes" in capsys.readouterr().err
+    both = ["bundle", "--model", str(tmp_path / "e"), "--average", str(tmp_path / "f"),
+            "--dtype", "float32", "--output", str(tmp_path / "ef")]  # fmt: skip
+    assert main(both) == 0  # of the encoder too, which "e" has trained
+    for file in ("model.safetensors", "clip/model.safetensors"):
+        mean, one = (load_file(tmp_path / name / file) for name in ("ef", "e"))
+        other = load_file(tmp_path / ("q" if "clip" in file else "f") / file)
+        for name, weights in mean.items():
+            torch.testing.assert_close(weights, (one[name] + other[name]) / 2, msg=name)
+    assert Predictor(str(tmp_path / "ef")).version != Predictor(str(tmp_path / "e")).version
     before, after = (
         load_file(folder / "clip" / "model.safetensors")
         for folder in (tmp_path / "q", tmp_path / "e")
@@ -158,6 +169,23 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert figures["images"] == 3
     assert 0.0 <= figures["miou"] <= 1.0
     assert figures["per_class"].keys() == {"nucleus"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "taught", "told"),
+    [("text_model", False, "belong to different CLIPs"), ("vision_model", True, "Average first")],
+)
+def test_what_has_no_mean(
+    tiny_model: Path, tmp_path: Path, changed: str, taught: bool, told: str
+) -> None:
+    model, other = load_model(tiny_model), load_model(tiny_model)
+    weights = model.head_state()
+    with torch.no_grad():
+        next(getattr(other.towers.clip, changed).parameters()).add_(0.1)
+    settings = BundleSettings(model="new", output="out", average="old")
+    with pytest.raises(InvalidConfigError, match=told):
+        _average(model, other, settings, taught=taught)
+    assert all(torch.equal(weights[name], each) for name, each in model.head_state().items())
 
 
 def test_state_round_trip_and_foreign_states(tmp_path: Path) -> None:

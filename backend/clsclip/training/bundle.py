@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from clsclip.config import Settings
 from clsclip.errors import InvalidConfigError, UnknownModelError
@@ -41,8 +43,9 @@ class BundleSettings(Settings):
     average: str = Field(
         "",
         title="Average",
-        description="Model with a head of the same shape on the same CLIP, such as the one that "
-        "this one went on from: the weights of both heads are averaged.",
+        description="Model with a head of the same shape, such as the one that this one went on "
+        "from: the weights of both heads are averaged, and those of the visual encoders if one was "
+        "trained.",
     )
     smoothing: float | None = Field(
         None,
@@ -71,7 +74,7 @@ def bundle(settings: BundleSettings) -> Path:
     model = load_model(folder)
     if settings.average:
         older = find_model(settings.average)
-        _average(model, load_model(older, model.towers), settings)
+        _average(model, load_model(older), settings, taught=bool(config.word_heads))
         recipe["averaged_with"] = model_version(older)
     if settings.smoothing is not None:
         model.settings = model.settings.model_copy(update={"smoothing": settings.smoothing})
@@ -102,12 +105,25 @@ def _detector(given: str, model: Path, scratch: Path) -> Path | None:
     return Path(shutil.copytree(folder, scratch / DETECTOR_FOLDER))
 
 
-def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
-    """Give a head the mean of its weights and those of another one; a look at presence may be new.
+def _average(model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught: bool) -> None:
+    """Give a model the mean of its weights and those of another one; a look at presence may be new.
 
     Training that goes on with other data forgets some of what it knew; the mean of the weights
     before and after keeps most of both (Wortsman et al., Robust fine-tuning of zero-shot models,
     CVPR 2022).
+
+    Parameters
+    ----------
+    model, other : ClsClip
+        ``model`` is changed.
+    settings : BundleSettings
+    taught : bool
+        Whether ``model`` has words with heads of their own, which need its encoder as it is.
+
+    Raises
+    ------
+    InvalidConfigError
+        If there is no mean of the two.
     """
     any_of = {"presence": False, "smoothing": 0.0}
     shapes = (each.settings.model_copy(update=any_of) for each in (model, other))
@@ -116,12 +132,41 @@ def _average(model: ClsClip, other: ClsClip, settings: BundleSettings) -> None:
             f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "
             "cannot be averaged."
         )
-    weights = model.head_state()
+    if model.towers.fingerprint() != other.towers.fingerprint():
+        _average_encoders(model, other, settings, taught=taught)
+    _take_mean(model, model.head_state(), other.head_state())
+
+
+def _average_encoders(
+    model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught: bool
+) -> None:
+    """The same for visual encoders, if the CLIPs differ in nothing else."""
+    mine, others = (each.towers.clip.state_dict() for each in (model, other))
+    visual = {name for name in mine if name.startswith("vision_model.")}
+    if (
+        {name: tensor.shape for name, tensor in mine.items()}
+        != {name: tensor.shape for name, tensor in others.items()}
+        or not all(torch.equal(mine[name], others[name]) for name in mine.keys() - visual)
+    ):  # fmt: skip
+        raise InvalidConfigError(
+            f"'{settings.model}' and '{settings.average}' belong to different CLIPs: they cannot "
+            "be averaged. Only their visual encoders may differ (fit --encoder-rate)."
+        )
+    if taught:
+        raise InvalidConfigError(
+            f"'{settings.model}' was taught words that need its visual encoder as it is: it cannot "
+            f"be averaged with the one of '{settings.average}'. Average first, and teach then."
+        )
+    _take_mean(model.towers.clip, {k: mine[k] for k in visual}, {k: others[k] for k in visual})
+
+
+def _take_mean(part: nn.Module, mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    """Give a part the mean of its weights and others of the same names."""
     means = {
-        name: (weights[name] + each) / 2
-        for name, each in other.head_state().items() if name in weights
+        name: (weights + others[name]) / 2
+        for name, weights in mine.items() if name in others and weights.is_floating_point()
     }  # fmt: skip
-    model.load_state_dict(means, strict=False)
+    part.load_state_dict(means, strict=False)
 
 
 def _pretraining(run: Path) -> list[dict[str, Any]]:
