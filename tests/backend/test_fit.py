@@ -20,7 +20,6 @@ from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.config import Settings
 from clsclip.errors import DeviceError, InvalidConfigError
-from clsclip.model.config import read_config
 from clsclip.training import loop
 from clsclip.training.distributed import ProcessGroup
 from clsclip.training.fit import FitSettings
@@ -296,13 +295,6 @@ def test_going_on_from_a_head_with_a_new_look_at_presence(
     assert all(name.startswith("presence.") for name in added)
     for name, weights in old.items():
         torch.testing.assert_close(new[name], weights, msg=name)
-    assert read_config(tmp_path / "with").head.smoothing == 0
-    assert fit("soft", *further, "--smoothing=1.5") == 0
-    smooth = f"--start={tmp_path / 'soft'}"
-    for name, smoothing in (("soft too", None), ("softer", 3.0)):
-        asked = () if smoothing is None else (f"--smoothing={smoothing}",)
-        assert fit(name, smooth, *asked) == 0
-        assert read_config(tmp_path / name).head.smoothing == (smoothing or 1.5)
     assert fit("wider", *further, "--decoder-width=30") == 2
     assert "another shape" in capsys.readouterr().err
     assert fit("less", f"--start={tmp_path / 'with'}", "--no-presence") == 2

@@ -320,12 +320,10 @@ def model_version(folder: Path) -> str:
 
 
 def _weights_version(folder: Path) -> str:
-    """The same of a ClsCLIP without its detector; how its masks are smoothed counts."""
+    """The same of a ClsCLIP without its detector."""
     config = read_config(folder)
     digest = hashlib.sha256(config.base.sha256.encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
-    if config.head.smoothing:
-        digest.update(f"smoothing {config.head.smoothing:g}".encode())
     for k, words in enumerate(config.word_heads, start=1):
         digest.update(json.dumps(words).encode())
         digest.update((folder / WORD_HEAD_FILE.format(k)).read_bytes())

@@ -60,7 +60,6 @@ class ClipSeg(nn.Module):
     """
 
     any_object = False
-    smoothing = 0.0
 
     def __init__(
         self, model: CLIPSegForImageSegmentation, tokenizer: CLIPTokenizer, config: ClipSegConfig

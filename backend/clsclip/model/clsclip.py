@@ -205,11 +205,6 @@ class ClsClip(nn.Module):
         """Side of a patch in pixels."""
         return self.towers.patch_size
 
-    @property
-    def smoothing(self) -> float:
-        """Standard deviation in pixels of the Gaussian mean to take of probabilities; 0: none."""
-        return self.settings.smoothing
-
     def head_state(self) -> dict[str, Tensor]:
         """Weights of the trained part only."""
         return {

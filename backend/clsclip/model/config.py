@@ -77,14 +77,6 @@ class HeadSettings(Settings):
         description="Whether the head also judges from the whole view if the word is there at "
         "all, and lowers the mask where it is not; the paper does not.",
     )
-    smoothing: float = Field(
-        0.0,
-        title="Smoothing",
-        description="Standard deviation, in pixels of the network's input, of the Gaussian mean "
-        "that is taken of the probabilities; 0: none, as in the paper.",
-        ge=0,
-        le=16,
-    )
     image_size: int = Field(
         352,
         title="Image size",

@@ -39,11 +39,6 @@ class Network(Protocol[E]):
         """Side of a patch in pixels; windows are whole numbers of patches."""
         ...
 
-    @property
-    def smoothing(self) -> float:
-        """Standard deviation in pixels of the Gaussian mean to take of probabilities; 0: none."""
-        ...
-
     def text_cls(self, words: Sequence[str], templates: bool = True) -> Tensor:
         """What each word is to the network, shape (K, d); with or without prompt templates."""
         ...

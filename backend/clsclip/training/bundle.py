@@ -47,14 +47,6 @@ class BundleSettings(Settings):
         "from: the weights of both heads are averaged, and those of the visual encoders if one was "
         "trained.",
     )
-    smoothing: float | None = Field(
-        None,
-        title="Smoothing",
-        description="Standard deviation, in pixels of the network's input, of the Gaussian mean "
-        "that is taken of the probabilities. Empty: as the model has it.",
-        ge=0,
-        le=16,
-    )
     commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
 
 
@@ -76,8 +68,6 @@ def bundle(settings: BundleSettings) -> Path:
         older = find_model(settings.average)
         _average(model, load_model(older), settings, taught=bool(config.word_heads))
         recipe["averaged_with"] = model_version(older)
-    if settings.smoothing is not None:
-        model.settings = model.settings.model_copy(update={"smoothing": settings.smoothing})
     with tempfile.TemporaryDirectory() as scratch:  # what is replaced may be where it comes from
         detector = _detector(settings.detector, folder, Path(scratch))
         save_model(
@@ -125,8 +115,7 @@ def _average(model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught
     InvalidConfigError
         If there is no mean of the two.
     """
-    any_of = {"presence": False, "smoothing": 0.0}
-    shapes = (each.settings.model_copy(update=any_of) for each in (model, other))
+    shapes = (each.settings.model_copy(update={"presence": False}) for each in (model, other))
     if len(set(shapes)) > 1:
         raise InvalidConfigError(
             f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "

@@ -47,7 +47,7 @@ from clsclip.words import word_list
 
 SCHEDULE_FILE: Final = "schedule.json"
 
-FREE: Final = ("tensorboard", "download", "smoothing")
+FREE: Final = ("tensorboard", "download")
 """Settings that change nothing of what is learnt."""
 
 
@@ -249,23 +249,20 @@ def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
 
 
 def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
-    """A new head, or the one of a model; a look at presence which that one lacks is new.
-
-    Its masks are smoothed as before, unless it is said how.
-    """
+    """A new head, or the one of a model; a look at presence which that one lacks is new."""
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
-    head = head.model_copy(update={"smoothing": head.smoothing or model.settings.smoothing})
-    changed = {"smoothing": head.smoothing, "presence": model.settings.presence or head.presence}
-    if model.settings.model_copy(update=changed) != head:
+    if head.presence and model.settings == head.model_copy(update={"presence": False}):
+        watching = ClsClip(towers, head)
+        watching.load_state_dict(model.head_state(), strict=False)
+        return watching
+    if model.settings != head:
         raise InvalidConfigError(
             f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
             "same one, or start without --start."
         )
-    further = ClsClip(towers, head)
-    further.load_state_dict(model.head_state(), strict=False)
-    return further
+    return model
 
 
 class HeadLoss:
