@@ -22,6 +22,7 @@ from clsclip.wire import (
 )
 from clsclip.wire_segmentation import encode_segmentation
 from napari_clsclip._client import Client
+from napari_clsclip._supervisor import BackendSupervisor, RemoteAddress
 
 PATIENCE = 10.0
 REQUEST = SegmentRequest(words=("cell",))
@@ -105,10 +106,11 @@ class InThread:
         return self.outcome
 
 
-class OneClient:
-    """A supervisor whose backend is always ready."""
+class OneClient(BackendSupervisor):
+    """A supervisor whose backend, of another machine, is always ready."""
 
     def __init__(self, client: Client) -> None:
+        super().__init__(lambda _: None, RemoteAddress("http://elsewhere:1", "token"))
         self.client = client
         self.suspected = 0
 

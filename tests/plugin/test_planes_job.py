@@ -73,7 +73,7 @@ def prepare(segmentation: Segmentation, objects: object = None) -> PredictedPlan
 def job_of(
     planes: Any, client: Client, may_touch: Callable[[Plane], bool] = lambda _: True
 ) -> PlanesJob:
-    return PlanesJob(OneClient(client), planes, REQUEST, may_touch, prepare)  # type: ignore[arg-type]
+    return PlanesJob(OneClient(client), planes, REQUEST, may_touch, prepare)
 
 
 def taken(job: PlanesJob, count: int) -> list[PlaneOutcome]:
@@ -175,7 +175,7 @@ def test_every_other_error_ends_the_job(
 ) -> None:  # fmt: skip
     stub.replies["POST"] = lambda path, body: reply
     supervisor = OneClient(client)
-    job = PlanesJob(supervisor, planes, REQUEST, lambda _: True, prepare)  # type: ignore[arg-type]
+    job = PlanesJob(supervisor, planes, REQUEST, lambda _: True, prepare)
     job.start()
     eventually(lambda: job.done)
     assert isinstance(job.error, kind)

@@ -69,10 +69,10 @@ def begin(viewer: ViewerModel, image: Image, client: Client) -> Run:
     results = ResultLayers(viewer)
 
     def start(**settings: object) -> PlanesRun:
-        request = SegmentRequest(words=("cell",), **settings)  # type: ignore[arg-type]
+        request = SegmentRequest(words=("cell",), **settings)
         planes = EveryPlane(displayed_plane(image, viewer.dims))
         supervisor = OneClient(client)
-        run = PlanesRun(results, supervisor, image, planes, request, lambda: 0.5)  # type: ignore[arg-type]
+        run = PlanesRun(results, supervisor, image, planes, request, lambda: 0.5)
         if not run.nothing_to_do:
             run.start()
         return run
