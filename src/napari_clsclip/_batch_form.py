@@ -144,9 +144,9 @@ class BatchForm(QWidget):
         try:
             return ChannelSettings(channels=self.channels.text()).channels
         except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise InvalidConfigError(
-                f"'{self.channels.text()}' names no channels: expected one number, counted from 0, "
-                "or three with commas (red, green, blue)."
+                f"'{self.channels.text()}' names no channels: {reason}."
             ) from error
 
     def disable(self, reason: str, *, busy: bool = False, other: str = "") -> None:

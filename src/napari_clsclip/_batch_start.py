@@ -158,7 +158,7 @@ class BatchStart(QObject):
 
 
 def preview(
-    request: BatchRequest, closing: threading.Event, local: bool, client: Client
+    request: BatchRequest, closing: threading.Event, client: Client, *, local: bool
 ) -> BatchPreview:
     """What a batch would do; of what only napari can read, at most one file is read.
 
@@ -167,10 +167,10 @@ def preview(
     request : BatchRequest
     closing : threading.Event
         Set when nobody waits for it any more.
+    client : Client
     local : bool
         Whether napari started the backend. Another one may run on another machine, which would not
         see the file that is read only to tell the time.
-    client : Client
 
     Raises
     ------

@@ -89,7 +89,7 @@ class BatchTab(QWidget):
         if request is None or self._preview.busy:
             return
         supervisor = self._connection.supervisor
-        work = partial(preview, request, self._closing, supervisor.local)
+        work = partial(preview, request, self._closing, local=supervisor.local)
         job = BackendJob(supervisor, self._closing, work, "clsclip-preview")
         self._preview.run(job, self._show_preview, self._refuse_preview)
         self.form.show_preview(_LOOKING)

@@ -81,7 +81,8 @@ class ReviewLayers:
             If the image has other axes than the labels, or shows other channels than were labelled.
         """
         image = self.image
-        if request.channels and image is not None and image.source.reader_plugin is not None:
+        read = image is not None and image.source.reader_plugin is not None  # no copy of a channel
+        if request.channels and read:
             raise InvalidImageError(
                 f"The labels cannot be kept as an example: they are of the channels "
                 f"{request.channels}, and the image shows all of them."

@@ -233,10 +233,9 @@ class BackendSupervisor:
         until = time.monotonic() + EXIT_SECONDS
         while time.monotonic() < until:
             with self._changed:
-                if self._client is not client or self._backend is None:
-                    return True
-                if not self._backend.alive:
-                    return True
+                backend = self._backend if self._client is client else None
+            if backend is None or not backend.alive:
+                return True
             time.sleep(0.02)
         return False
 

@@ -172,7 +172,7 @@ def test_a_file_is_tried_where_the_backend_sees_it(
     )
     for local, read in ((True, ["b.inv"]), (False, [])):
         reader.files.clear()
-        found = preview(request, threading.Event(), local, client)
+        found = preview(request, threading.Event(), client, local=local)
         assert reader.files == read
         copies = {Path(copy.file).name: copy.copied_to for copy in asked[-1].copies}
         assert [name for name, copy in copies.items() if copy] == read

@@ -69,7 +69,7 @@ def begin(viewer: ViewerModel, image: Image, client: Client) -> Run:
     results = ResultLayers(viewer)
 
     def start(**settings: object) -> PlanesRun:
-        request = SegmentRequest(words=("cell",), **settings)
+        request = SegmentRequest(words=("cell",), **settings)  # type: ignore[arg-type]
         planes = EveryPlane(displayed_plane(image, viewer.dims))
         supervisor = OneClient(client)
         run = PlanesRun(results, supervisor, image, planes, request, lambda: 0.5)
