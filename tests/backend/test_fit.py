@@ -20,6 +20,7 @@ from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.config import Settings
 from clsclip.errors import DeviceError, InvalidConfigError
+from clsclip.model.config import read_config
 from clsclip.training import loop
 from clsclip.training.distributed import ProcessGroup
 from clsclip.training.fit import FitSettings
@@ -295,6 +296,12 @@ def test_going_on_from_a_head_with_a_new_look_at_presence(
     assert all(name.startswith("presence.") for name in added)
     for name, weights in old.items():
         torch.testing.assert_close(new[name], weights, msg=name)
+    assert read_config(tmp_path / "with").head.edge_radius == 0
+    assert fit("edges", *further, "--edge-radius=8") == 0
+    for name, radius in (("edges too", None), ("wider edges", 12)):
+        asked = () if radius is None else (f"--edge-radius={radius}",)
+        assert fit(name, f"--start={tmp_path / 'edges'}", *asked) == 0
+        assert read_config(tmp_path / name).head.edge_radius == (radius or 8)
     assert fit("wider", *further, "--decoder-width=30") == 2
     assert "another shape" in capsys.readouterr().err
     assert fit("less", f"--start={tmp_path / 'with'}", "--no-presence") == 2

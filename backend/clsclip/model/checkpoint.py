@@ -320,10 +320,12 @@ def model_version(folder: Path) -> str:
 
 
 def _weights_version(folder: Path) -> str:
-    """The same of a ClsCLIP without its detector."""
+    """The same of a ClsCLIP without its detector; how its outlines are drawn counts."""
     config = read_config(folder)
     digest = hashlib.sha256(config.base.sha256.encode())
     digest.update((folder / WEIGHTS_FILE).read_bytes())
+    if config.head.edge_radius:
+        digest.update(f"edge radius {config.head.edge_radius}".encode())
     for k, words in enumerate(config.word_heads, start=1):
         digest.update(json.dumps(words).encode())
         digest.update((folder / WORD_HEAD_FILE.format(k)).read_bytes())

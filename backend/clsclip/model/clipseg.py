@@ -60,6 +60,7 @@ class ClipSeg(nn.Module):
     """
 
     any_object = False
+    edge_radius = 0
 
     def __init__(
         self, model: CLIPSegForImageSegmentation, tokenizer: CLIPTokenizer, config: ClipSegConfig

@@ -205,6 +205,11 @@ class ClsClip(nn.Module):
         """Side of a patch in pixels."""
         return self.towers.patch_size
 
+    @property
+    def edge_radius(self) -> int:
+        """Radius in pixels within which masks follow the edges of the image; 0: none."""
+        return self.settings.edge_radius
+
     def head_state(self) -> dict[str, Tensor]:
         """Weights of the trained part only."""
         return {

@@ -77,6 +77,14 @@ class HeadSettings(Settings):
         description="Whether the head also judges from the whole view if the word is there at "
         "all, and lowers the mask where it is not; the paper does not.",
     )
+    edge_radius: int = Field(
+        0,
+        title="Edge radius",
+        description="Radius, in pixels of the network's input, of a guided filter by which masks "
+        "follow the edges of the image (prediction only); 0: none, as in the paper.",
+        ge=0,
+        le=64,
+    )
     image_size: int = Field(
         352,
         title="Image size",

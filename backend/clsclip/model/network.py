@@ -39,6 +39,11 @@ class Network(Protocol[E]):
         """Side of a patch in pixels; windows are whole numbers of patches."""
         ...
 
+    @property
+    def edge_radius(self) -> int:
+        """Radius in pixels within which masks follow the edges of the image; 0: none."""
+        ...
+
     def text_cls(self, words: Sequence[str], templates: bool = True) -> Tensor:
         """What each word is to the network, shape (K, d); with or without prompt templates."""
         ...

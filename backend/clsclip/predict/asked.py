@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from clsclip.model.network import Network
+from clsclip.predict.guided_filter import follow_edges
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Asked:
         """
         if not len(self):
             return
-        crops = crops.to(self.tokens[0].dtype)
-        first = self.heads[0].encode(crops)
+        read = crops.to(self.tokens[0].dtype)
+        first = self.heads[0].encode(read)
         seen = {self.heads[0]: first}
         for token, head in zip(self.tokens, self.heads, strict=True):
             if head not in seen:
-                seen[head] = head.encode_beside(first, crops)
-            logits = head.decode(seen[head], token.expand(len(crops), -1))
-            yield logits.float().sigmoid()
+                seen[head] = head.encode_beside(first, read)
+            logits = head.decode(seen[head], token.expand(len(read), -1))
+            yield follow_edges(logits.float().sigmoid(), crops, head.edge_radius)

@@ -47,6 +47,14 @@ class BundleSettings(Settings):
         "from: the weights of both heads are averaged, and those of the visual encoders if one was "
         "trained.",
     )
+    edge_radius: int | None = Field(
+        None,
+        title="Edge radius",
+        description="Radius, in pixels of the network's input, of a guided filter by which masks "
+        "follow the edges of the image; 0: none. Empty: as the model has it.",
+        ge=0,
+        le=64,
+    )
     commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
 
 
@@ -68,6 +76,8 @@ def bundle(settings: BundleSettings) -> Path:
         older = find_model(settings.average)
         _average(model, load_model(older), settings, taught=bool(config.word_heads))
         recipe["averaged_with"] = model_version(older)
+    if settings.edge_radius is not None:
+        model.settings = model.settings.model_copy(update={"edge_radius": settings.edge_radius})
     with tempfile.TemporaryDirectory() as scratch:  # what is replaced may be where it comes from
         detector = _detector(settings.detector, folder, Path(scratch))
         save_model(
@@ -115,7 +125,8 @@ def _average(model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught
     InvalidConfigError
         If there is no mean of the two.
     """
-    shapes = (each.settings.model_copy(update={"presence": False}) for each in (model, other))
+    any_of = {"presence": False, "edge_radius": 0}
+    shapes = (each.settings.model_copy(update=any_of) for each in (model, other))
     if len(set(shapes)) > 1:
         raise InvalidConfigError(
             f"The heads of '{settings.model}' and '{settings.average}' have other shapes: they "

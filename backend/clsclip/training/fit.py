@@ -47,7 +47,7 @@ from clsclip.words import word_list
 
 SCHEDULE_FILE: Final = "schedule.json"
 
-FREE: Final = ("tensorboard", "download")
+FREE: Final = ("tensorboard", "download", "edge_radius")
 """Settings that change nothing of what is learnt."""
 
 
@@ -249,20 +249,24 @@ def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
 
 
 def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
-    """A new head, or the one of a model; a look at presence which that one lacks is new."""
+    """A new head, or the one of a model; a look at presence which that one lacks is new.
+
+    Its masks follow edges as before, unless it is said how.
+    """
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
-    if head.presence and model.settings == head.model_copy(update={"presence": False}):
-        watching = ClsClip(towers, head)
-        watching.load_state_dict(model.head_state(), strict=False)
-        return watching
-    if model.settings != head:
+    head = head.model_copy(update={"edge_radius": head.edge_radius or model.settings.edge_radius})
+    presence = model.settings.presence or head.presence
+    changed = {"edge_radius": head.edge_radius, "presence": presence}
+    if model.settings.model_copy(update=changed) != head:
         raise InvalidConfigError(
             f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
             "same one, or start without --start."
         )
-    return model
+    further = ClsClip(towers, head)
+    further.load_state_dict(model.head_state(), strict=False)
+    return further
 
 
 class HeadLoss:
