@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from clsclip.config import DEFAULT_THRESHOLD
+from clsclip.predict.box_outline import outline_unseen
 from clsclip.predict.regions import Box, Frame, share_frames, trusted
 from clsclip.predict.steps import Steps
 from clsclip.predict.transforms import resize
@@ -45,12 +46,15 @@ class Seen:
         earlier one (non-maximum suppression) own nothing, nor do those that show none.
     zoom : float
         Median over the regions of model pixels per image pixel.
+    unseen : int
+        Regions in which the network saw nothing, and a person had vouched for an object.
     """
 
     probability: Tensor
     trust: Tensor
     owners: Tensor
     zoom: float
+    unseen: int
 
 
 def look_inside(
@@ -61,6 +65,7 @@ def look_inside(
     size: int,
     steps: Steps,
     owning: int | None = None,
+    vouched: bool = False,
 ) -> Seen:
     """Look for a word in regions, and take the highest probability that one gives (Eq. 9).
 
@@ -82,6 +87,9 @@ def look_inside(
     steps : Steps
     owning : int, optional
         How many of the boxes, the best ones, may own pixels. None: all.
+    vouched : bool
+        A person says that every box shows an object: one that the network does not see is
+        outlined by its colours, see :mod:`clsclip.predict.box_outline`.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def look_inside(
     """
     shape = (pixels.shape[2], pixels.shape[3])
     frames, places = share_frames(boxes, shape, size / MAX_MAGNIFICATION)
-    joined = _Joined(shape, pixels.device)
+    joined, unseen = _Joined(shape, pixels.device), 0
     held = np.argsort(places, kind="stable")  # regions, by their frames
     firsts = np.searchsorted(places[held], np.arange(len(frames) + 1))
     steps.expect(-(-len(frames) // REGIONS_PER_BATCH))
@@ -102,10 +110,15 @@ def look_inside(
             near = resize(seen[None, None], (frames[f].height, frames[f].width))[0, 0]
             for index in held[firsts[f] : firsts[f + 1]]:
                 owns = owning is None or int(index) < owning
-                joined.add(int(index), boxes[index], frames[f], near, owns=owns)
+                shown = near
+                if vouched:
+                    steps.check()
+                    shown = outline_unseen(pixels, boxes[index], frames[f], near, DEFAULT_THRESHOLD)
+                    unseen += shown is not near
+                joined.add(int(index), boxes[index], frames[f], shown, owns=owns)
         steps.done()
     zooms = [size / max(frames[place].height, frames[place].width) for place in places]
-    return Seen(joined.probability, joined.trust, joined.owners, float(np.median(zooms)))
+    return Seen(joined.probability, joined.trust, joined.owners, float(np.median(zooms)), unseen)
 
 
 def owners_of(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:

@@ -199,7 +199,8 @@ class Predictor:
             A person says that every region shows its word. A pixel then takes the higher one of
             the probabilities of the word and of :data:`clsclip.predict.regions.ANY_OBJECT`, so
             that words which the model hardly knows get an outline too (ours). CLIPSeg has not
-            learnt that word, and is asked for its own alone.
+            learnt that word, and is asked for its own alone. In a region where neither is seen,
+            the object is outlined by its colours, see :mod:`clsclip.predict.box_outline`.
         progress : callable, optional
             Called with (steps done, steps known so far). Proposing regions is a step per word.
         cancelled : callable, optional
@@ -252,6 +253,7 @@ class Predictor:
                     size=self._reads.size,
                     steps=steps,
                     owning=proposals[k].owning if proposals else None,
+                    vouched=vouched,
                 )
                 for k, word in enumerate(checked)
                 if (boxes := proposed.get(word))
@@ -276,7 +278,10 @@ class Predictor:
             model_version=self.version,
             zooms=tuple(seen_at for _, seen_at in ordered),
             seconds=time.perf_counter() - started,
-            region_reasons=tuple(proposal.reason for proposal in proposals),
+            region_reasons=tuple(
+                proposal.reason + _unseen(inside.get(k), len(proposal.boxes))
+                for k, proposal in enumerate(proposals)
+            ),
             proposals=tuple(used),
             owners=owners_of(inside, (len(checked), *shape)),
         )
@@ -426,6 +431,14 @@ def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
         RegionUsed((float(top), float(left), float(bottom), float(right)), None, "given")
         for top, left, bottom, right in boxes
     )
+
+
+def _unseen(inside: Seen | None, boxes: int) -> str:
+    """What is to be said of boxes in which nothing was seen, and an outline was drawn."""
+    if inside is None or not inside.unseen:
+        return ""
+    where = "it" if boxes == 1 else f"{inside.unseen} of them"
+    return f" The model saw nothing in {where}: the outline there follows colours."
 
 
 def _joined(

@@ -147,7 +147,7 @@ def share_frames(
         small = max(frame.height, frame.width) <= max(SMALLEST, round(smallest))
         if small and shared:
             edges = np.array([corners for _, corners in shared])
-            top, left, bottom, right = _padded(box, shape, margin)
+            top, left, bottom, right = padded(box, shape, margin)
             holds = (edges[:, :2] <= (top, left)).all(1) & (edges[:, 2:] >= (bottom, right)).all(1)
             if holds.any():
                 places[index] = shared[int(holds.argmax())][0]
@@ -184,7 +184,7 @@ def trusted(
         From the middle of the box, in halves of its sides: 1 where an ellipse in it ends.
     """
     top, left, bottom, right = box
-    rows, columns = inside(_padded(box, shape, margin), shape)
+    rows, columns = inside(padded(box, shape, margin), shape)
     within = inside(box, shape)
     trust, distance = np.ones((1, 1)), np.zeros((1, 1))
     for along, low, high, part, whole in (
@@ -200,7 +200,7 @@ def trusted(
     return rows, columns, trust.astype(np.float32), np.sqrt(distance).astype(np.float32)
 
 
-def _padded(box: Box, shape: tuple[int, int], margin: float) -> Box:
+def padded(box: Box, shape: tuple[int, int], margin: float) -> Box:
     """The part of a box with its margin that lies in the image."""
     top, left, bottom, right = box
     down, across = margin * (bottom - top), margin * (right - left)
