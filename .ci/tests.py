@@ -10,7 +10,10 @@ import subprocess
 import sys
 
 PYTEST = (sys.executable, "-m", "pytest")
-ALL = ("-n", "logical", "--dist", "loadfile", "tests/backend", "tests/end_to_end", "tests/plugin")
+ALL = (
+    "-n", "logical", "--dist", "loadfile", "--durations", "40",
+    "tests/backend", "tests/end_to_end", "tests/plugin",
+)  # fmt: skip
 
 
 def main() -> int:
