@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,10 @@ def scene(mask: NDArray[np.bool_]) -> Tensor:
     return torch.from_numpy(colours.astype(np.float32)).permute(2, 0, 1)[None]
 
 
-def outline(pixels: Tensor, box: Box, seen: float = 0.0) -> tuple[Tensor, Frame]:
+def outline(pixels: Tensor, box: Box, others: Sequence[Box] = ()) -> tuple[Tensor, Frame]:
     frame = frame_around(box, (pixels.shape[2], pixels.shape[3]))
-    before = torch.full((frame.height, frame.width), seen)
-    return outline_unseen(pixels, box, frame, before, 0.5), frame
+    before = torch.zeros(frame.height, frame.width)
+    return outline_unseen(pixels, box, frame, before, threshold=0.5, others=others), frame
 
 
 def in_image(found: Tensor, frame: Frame, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -83,7 +85,55 @@ def test_what_the_model_sees_is_kept(triangle: NDArray[np.bool_]) -> None:
     frame = frame_around(box, triangle.shape)
     seen = torch.zeros(frame.height, frame.width)
     seen[20:50, 20:50] = 0.9
-    assert outline_unseen(pixels, box, frame, seen, 0.5) is seen
+    assert outline_unseen(pixels, box, frame, seen, threshold=0.5) is seen
+
+
+def worm(thickness: float) -> NDArray[np.bool_]:
+    """From corner to corner of its box, of which it fills little."""
+    rows, columns = np.ogrid[:160, :160]
+    inside = (rows >= 30) & (rows < 130) & (columns >= 30) & (columns < 130)
+    mask: NDArray[np.bool_] = inside & (abs(rows - columns) < thickness)
+    return mask
+
+
+def test_a_thin_object_that_the_model_sees_is_kept() -> None:
+    box, mask = (30.0, 30.0, 130.0, 130.0), worm(4)
+    assert mask[30:130, 30:130].mean() < 0.08
+    frame = frame_around(box, mask.shape)
+    seen = torch.zeros(frame.height, frame.width)
+    seen[30 - frame.top : 130 - frame.top, 30 - frame.left : 130 - frame.left] = torch.from_numpy(
+        mask[30:130, 30:130].astype(np.float32)
+    )
+    assert outline_unseen(scene(mask), box, frame, seen, threshold=0.5) is seen
+    seen[60:] = 0  # a part of it that ends far from the sides of the box is not the object
+    assert outline_unseen(scene(mask), box, frame, seen, threshold=0.5) is not seen
+
+
+def test_a_thin_object_that_the_model_does_not_see_is_outlined() -> None:
+    mask = worm(6)
+    found, frame = outline(scene(mask), (30.0, 30.0, 130.0, 130.0))
+    assert iou(in_image(found, frame, mask.shape), mask) > 0.9
+
+
+@pytest.mark.parametrize("gap", [1, 3, 8])
+def test_neighbours_in_boxes_are_not_taken_for_background(gap: int) -> None:
+    mask = np.zeros((200, 200), dtype=bool)
+    step, radius = 40 + gap, 20
+    middles = [
+        (100, 100),
+        (100 - step, 100),
+        (100 + step, 100),
+        (100, 100 - step),
+        (100, 100 + step),
+    ]
+    for row, column in middles:
+        mask[ellipse(row, column, radius, radius)] = True
+    loose = radius + 3.0
+    boxes = [(r - loose, c - loose, r + loose, c + loose) for r, c in middles]
+    found, frame = outline(scene(mask), boxes[0], boxes)
+    truth = np.zeros_like(mask)
+    truth[ellipse(100, 100, radius, radius)] = True
+    assert iou(in_image(found, frame, mask.shape), truth) > 0.9
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 60.0, 80.0), (-9.0, -5.0, 70.0, 90.0)])
@@ -97,10 +147,16 @@ def test_without_surroundings_it_is_an_ellipse(box: Box) -> None:
     assert iou(in_image(found, frame, (60, 80)), expected) > 0.98
 
 
-@pytest.mark.parametrize("box", [(3.2, 3.4, 3.6, 3.8), (0.0, 0.0, 1.0, 1.0), (5.0, 0.0, 6.0, 9.0)])
-def test_tiny_boxes_are_filled_somehow(box: Box) -> None:
-    found, frame = outline(torch.rand(1, 3, 12, 12), box)
-    assert in_image(found, frame, (12, 12)).any()
+def test_no_box_that_reaches_into_the_image_stays_empty() -> None:
+    rng = np.random.default_rng(0)
+    boxes = [(3.2, 3.4, 3.6, 3.8), (11.6, 3.0, 12.0, 9.0), (-90.0, -90.0, 2.0, 2.0)]
+    for _ in range(300):
+        top, left = rng.uniform(-8, 11.5, 2)
+        boxes.append((top, left, max(top, 0) + rng.uniform(1, 9), max(left, 0) + rng.uniform(1, 9)))
+    for pixels in (torch.rand(1, 3, 12, 12), torch.full((1, 3, 12, 12), 0.5)):
+        for box in boxes:
+            found, frame = outline(pixels, box)
+            assert in_image(found, frame, (12, 12)).any(), box
 
 
 def test_a_flat_image_gives_an_ellipse() -> None:
@@ -115,9 +171,12 @@ def test_a_coin_is_outlined_for_a_word_that_mini_does_not_know() -> None:
     mini = Predictor("mini")
     result = mini.segment(image, ["coin"], regions="auto", drawn=[COIN])
     assert iou(result.probabilities[0] >= 128, truth) > 0.85
-    assert "saw nothing in it: the outline there follows colours" in result.region_reasons[0]
+    assert (
+        "saw next to nothing in it: the outline there is drawn from colours"
+        in result.region_reasons[0]
+    )
     both = mini.segment(image, ["coin"], regions="auto", drawn=[COIN, (130.0, 90.0, 180.0, 145.0)])
-    assert "saw nothing in 2 of them" in both.region_reasons[0]
+    assert "saw next to nothing in 2 of them" in both.region_reasons[0]
     unvouched = mini.segment(image, ["coin"], regions={"coin": [COIN]})
     assert iou(unvouched.probabilities[0] >= 128, truth) < 0.5
     again = mini.segment(image, ["coin"], regions={"coin": [COIN]}, vouched=True)

@@ -298,10 +298,12 @@ def test_going_on_from_a_head_with_a_new_look_at_presence(
         torch.testing.assert_close(new[name], weights, msg=name)
     assert read_config(tmp_path / "with").head.edge_radius == 0
     assert fit("edges", *further, "--edge-radius=8") == 0
-    for name, radius in (("edges too", None), ("wider edges", 12)):
+    for name, radius in (("edges too", None), ("wider edges", 12), ("no edges", 0)):
         asked = () if radius is None else (f"--edge-radius={radius}",)
         assert fit(name, f"--start={tmp_path / 'edges'}", *asked) == 0
-        assert read_config(tmp_path / name).head.edge_radius == (radius or 8)
+        config = read_config(tmp_path / name)
+        assert config.head.edge_radius == (8 if radius is None else radius)
+        assert config.training["edge_radius"] == config.head.edge_radius
     assert fit("wider", *further, "--decoder-width=30") == 2
     assert "another shape" in capsys.readouterr().err
     assert fit("less", f"--start={tmp_path / 'with'}", "--no-presence") == 2

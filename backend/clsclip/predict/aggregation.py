@@ -47,7 +47,7 @@ class Seen:
     zoom : float
         Median over the regions of model pixels per image pixel.
     unseen : int
-        Regions in which the network saw nothing, and a person had vouched for an object.
+        Regions in which the network saw next to nothing, and a person had vouched for an object.
     """
 
     probability: Tensor
@@ -100,7 +100,7 @@ def look_inside(
     joined, unseen = _Joined(shape, pixels.device), 0
     held = np.argsort(places, kind="stable")  # regions, by their frames
     firsts = np.searchsorted(places[held], np.arange(len(frames) + 1))
-    steps.expect(-(-len(frames) // REGIONS_PER_BATCH))
+    steps.expect(-(-len(frames) // REGIONS_PER_BATCH) + vouched * len(boxes))
     for start in range(0, len(frames), REGIONS_PER_BATCH):
         steps.check()
         batch = range(start, min(start + REGIONS_PER_BATCH, len(frames)))
@@ -113,8 +113,12 @@ def look_inside(
                 shown = near
                 if vouched:
                     steps.check()
-                    shown = outline_unseen(pixels, boxes[index], frames[f], near, DEFAULT_THRESHOLD)
+                    shown = outline_unseen(
+                        pixels, boxes[index], frames[f], near,
+                        threshold=DEFAULT_THRESHOLD, others=boxes,
+                    )  # fmt: skip
                     unseen += shown is not near
+                    steps.done()
                 joined.add(int(index), boxes[index], frames[f], shown, owns=owns)
         steps.done()
     zooms = [size / max(frames[place].height, frames[place].width) for place in places]

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from clsclip.model.network import Network
-from clsclip.predict.guided_filter import follow_edges
+from clsclip.predict.guided_filter import GuidedFilter
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,12 @@ class Asked:
         read = crops.to(self.tokens[0].dtype)
         first = self.heads[0].encode(read)
         seen = {self.heads[0]: first}
+        filters: dict[int, GuidedFilter] = {}
         for token, head in zip(self.tokens, self.heads, strict=True):
             if head not in seen:
                 seen[head] = head.encode_beside(first, read)
             logits = head.decode(seen[head], token.expand(len(read), -1))
-            yield follow_edges(logits.float().sigmoid(), crops, head.edge_radius)
+            radius = head.edge_radius
+            if radius not in filters:
+                filters[radius] = GuidedFilter(crops, radius)
+            yield filters[radius](logits.float().sigmoid())

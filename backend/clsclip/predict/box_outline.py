@@ -7,11 +7,13 @@ is something else. GrabCut finds what differs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from clsclip.predict.regions import Box, Frame, inside, padded
@@ -27,13 +29,26 @@ ROUNDS: Final = 2
 """How often colours are learnt from the mask, and the mask drawn from the colours."""
 
 LEAST_PART: Final = 0.15
-"""Part of a box below which a mask in it shows no object."""
+"""Part of a box from which on a mask in it shows an object, wherever it lies."""
+
+LEAST_SPAN: Final = 0.7
+"""Part of a box's height and of its width that a piece of a smaller mask has to span: a box drawn
+around a thin object touches its ends."""
+
+COMPONENTS: Final = 5
+"""Of OpenCV's mixtures of Gaussians, each of which needs a pixel."""
 
 _BACKGROUND, _PROBABLE = 0, 3  # cv2.GC_BGD and cv2.GC_PR_FGD
 
 
 def outline_unseen(
-    pixels: Tensor, box: Box, frame: Frame, seen: Tensor, threshold: float
+    pixels: Tensor,
+    box: Box,
+    frame: Frame,
+    seen: Tensor,
+    *,
+    threshold: float,
+    others: Sequence[Box] = (),
 ) -> Tensor:
     """What a model sees in a box or, where that is next to nothing, what GrabCut finds.
 
@@ -52,11 +67,13 @@ def outline_unseen(
         Probabilities in the frame.
     threshold : float
         Probability from which on a pixel counts as seen.
+    others : sequence of Box
+        Of the same word; what is in them may look like what is in the box.
 
     Returns
     -------
     Tensor of float32, shape (frame.height, frame.width)
-        ``seen`` itself, or 1 on the object and 0 around it.
+        ``seen`` itself, or from 1 on the object to 0 around it.
 
     References
     ----------
@@ -64,15 +81,17 @@ def outline_unseen(
     """
     shape = (pixels.shape[2], pixels.shape[3])
     within = inside(box, shape)
-    if _part(seen, frame, within).ge(threshold).float().mean() >= LEAST_PART:
+    if _shows_object((_part(seen, frame, within) >= threshold).cpu().numpy()):
         return seen
     around = inside(padded(box, shape, CONTEXT), shape)
     rows, columns = (part.stop - part.start for part in around)
     scale = min(1.0, SIDE / max(rows, columns))
     size = (max(1, round(scale * rows)), max(1, round(scale * columns)))
-    small = resize(pixels[..., around[0], around[1]], size)[0]
-    edges = np.array(box, dtype=np.float64) - np.tile([around[0].start, around[1].start], 2)
-    found = _grab(_eight_bits(small), edges * np.tile([size[0] / rows, size[1] / columns], 2))
+    crop = _eight_bits(resize(pixels[..., around[0], around[1]], size)[0])
+    corners = np.array([box, *others], dtype=np.float64)
+    corners -= np.tile([around[0].start, around[1].start], 2)
+    corners *= np.tile([size[0] / rows, size[1] / columns], 2)
+    found = _grab(crop, corners[0], corners[1:])
     mask = resize(torch.from_numpy(found)[None, None].to(seen), (rows, columns))[0, 0]
     outline = torch.zeros_like(seen)
     inner = tuple(
@@ -81,6 +100,20 @@ def outline_unseen(
     )
     _part(outline, frame, within).copy_(mask[inner])
     return outline
+
+
+def _shows_object(mask: NDArray[np.bool_]) -> bool:
+    """Whether a mask, of the pixels in a box, can be that of the object that the box is around."""
+    if mask.mean() >= LEAST_PART:
+        return True
+    pieces, _ = ndimage.label(mask, np.ones((3, 3)))
+    return any(
+        all(
+            part.stop - part.start >= LEAST_SPAN * n
+            for part, n in zip(piece, mask.shape, strict=True)
+        )
+        for piece in ndimage.find_objects(pieces)
+    )
 
 
 def _part(plane: Tensor, frame: Frame, of_image: tuple[slice, slice]) -> Tensor:
@@ -99,7 +132,9 @@ def _eight_bits(crop: Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(levels.to(torch.uint8).permute(1, 2, 0).cpu().numpy())
 
 
-def _grab(image: NDArray[np.uint8], box: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _grab(
+    image: NDArray[np.uint8], box: NDArray[np.float64], others: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """What differs from the surroundings of a box; the ellipse in it where nothing does.
 
     Parameters
@@ -107,27 +142,48 @@ def _grab(image: NDArray[np.uint8], box: NDArray[np.float64]) -> NDArray[np.bool
     image : ndarray of uint8, shape (H, W, 3)
     box : ndarray, shape (4,)
         Top, left, bottom, right.
+    others : ndarray, shape (n, 4)
+        Boxes that may show the same; they are background at first, and if nothing is found then,
+        are not.
 
     Returns
     -------
     ndarray of bool, shape (H, W)
     """
+    shape = (image.shape[0], image.shape[1])
+    own, neighbours = _filled(box[None], shape), _filled(others, shape)
+    for probable in (own, own | neighbours) if (neighbours & ~own).any() else (own,):
+        found = _differing(image, probable) & own
+        rows, columns = (np.flatnonzero(own.any(axis)) for axis in (1, 0))
+        if _shows_object(found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]):
+            return found
+    ellipse = _ellipse(box, shape)
+    return ellipse if (ellipse & own).any() else own
+
+
+def _differing(image: NDArray[np.uint8], probable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """GrabCut of an image whose object lies in a mask; nothing where there is too little of it."""
     import cv2  # it takes long, and sets environment variables for its own Qt
 
-    shape = (image.shape[0], image.shape[1])
-    ellipse = _ellipse(box, shape)
-    top, left, bottom, right = np.round(box).clip(0).astype(int)
-    marks = np.full(shape, _BACKGROUND, dtype=np.uint8)
-    marks[top : max(bottom, top + 1), left : max(right, left + 1)] = _PROBABLE
-    probable = marks == _PROBABLE
-    components = 5  # of OpenCV's mixtures of Gaussians, each of which needs a pixel
-    if min(np.count_nonzero(probable), np.count_nonzero(~probable)) <= components:
-        return ellipse
+    if min(np.count_nonzero(probable), np.count_nonzero(~probable)) <= COMPONENTS:
+        return np.zeros_like(probable)
+    marks = np.where(probable, np.uint8(_PROBABLE), np.uint8(_BACKGROUND))
+    back, front = np.zeros((2, 1, 13 * COMPONENTS))
     cv2.setRNGSeed(0)  # of this thread; the first clusters are drawn
-    back, front = np.zeros((2, 1, 13 * components))
     cv2.grabCut(image, marks, (0, 0, 0, 0), back, front, ROUNDS, cv2.GC_INIT_WITH_MASK)
-    found = marks == _PROBABLE
-    return found if found.sum() >= LEAST_PART * probable.sum() else ellipse
+    return np.asarray(marks == _PROBABLE)
+
+
+def _filled(boxes: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels in boxes, at least one row and column of each that reaches into the image."""
+    mask = np.zeros(shape, dtype=bool)
+    reaching = (boxes[:, :2] < shape).all(1) & (boxes[:, 2:] > 0).all(1)
+    for top, left, bottom, right in np.round(boxes[reaching]).astype(int):
+        row, column = (
+            min(max(first, 0), n - 1) for first, n in zip((top, left), shape, strict=True)
+        )
+        mask[row : max(bottom, row + 1), column : max(right, column + 1)] = True
+    return mask
 
 
 def _ellipse(box: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -76,7 +76,8 @@ class EvaluateSettings(
         "none",
         title="Regions",
         description="boxes: the annotated boxes are the region proposals, and are measured as "
-        "masks themselves too. manual: likewise, and as if a person vouched for their words. "
+        "masks themselves too. manual: likewise, and as if a person vouched for their words, so "
+        "that what the network does not see is outlined by its colours. "
         "The others are those of the label command, and yolo is another name of detector; boxes "
         "of a detector are measured as masks too.",
     )

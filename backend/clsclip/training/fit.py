@@ -128,7 +128,8 @@ def fit(
         towers.clip.set_attn_implementation("eager")  # its backward is faster on the CPU
     torch.manual_seed(settings.seed)
     head = HeadSettings(**{k: getattr(settings, k) for k in HeadSettings.model_fields})
-    model = _start(settings.start, towers, head).to(device)
+    given = "edge_radius" in settings.model_fields_set
+    model = _start(settings.start, towers, head, given=given).to(device)
     if device.type == "cpu":  # where the system ends a process that asks for too much
         for count, side in (settings.plan(0.0), settings.plan(1.0)):
             require_memory(model, count * settings.pairs, side, device)
@@ -178,7 +179,7 @@ def fit(
         description=settings.description,
         training={
             **settings.model_dump(mode="json"), "steps": clock.step,
-            "effective_batch": schedule.effective_batch,
+            "effective_batch": schedule.effective_batch, "edge_radius": model.edge_radius,
         },
         bundle=torch.float32 if settings.encoder_rate else None,
     )  # fmt: skip
@@ -248,15 +249,16 @@ def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
     return parameters
 
 
-def _start(name: str, towers: ClipTowers, head: HeadSettings) -> ClsClip:
+def _start(name: str, towers: ClipTowers, head: HeadSettings, *, given: bool) -> ClsClip:
     """A new head, or the one of a model; a look at presence which that one lacks is new.
 
-    Its masks follow edges as before, unless it is said how.
+    Its masks follow edges as before, unless a radius was given.
     """
     if not name:
         return ClsClip(towers, head)
     model = load_model(find_model(name), towers)
-    head = head.model_copy(update={"edge_radius": head.edge_radius or model.settings.edge_radius})
+    if not given:
+        head = head.model_copy(update={"edge_radius": model.settings.edge_radius})
     presence = model.settings.presence or head.presence
     changed = {"edge_radius": head.edge_radius, "presence": presence}
     if model.settings.model_copy(update=changed) != head:
