@@ -19,6 +19,13 @@ from clsclip.training.examples import Example
 DIAMETERS: Final = (7.0, 110.0)
 """Range of object diameters, in model pixels, to which microscopy is zoomed (log-uniform)."""
 
+LAST_DIAMETERS: Final = (32.0, 90.0)
+"""The same of half of the views: those at which the predictor looks last, see
+:mod:`clsclip.zoom`, where outlines are drawn."""
+
+UNCHANGED_SHARE: Final = 0.4
+"""Share of views of microscopy whose light and colours stay as they are."""
+
 PHOTO_PART: Final = (0.35, 1.0)
 """Range of the part of a photograph's shorter side that a view shows."""
 
@@ -142,9 +149,9 @@ def random_view(
 ) -> View:
     """Choose a part of an example and its scale.
 
-    Microscopy is zoomed so that its objects take any diameter of :data:`DIAMETERS`; of a
-    photograph the view shows a large part, or little. Of both it may show one object's box with
-    a margin.
+    Microscopy is zoomed so that its objects take any diameter of :data:`DIAMETERS`, in half of the
+    views one of :data:`LAST_DIAMETERS`; of a photograph the view shows a large part, or little. Of
+    both it may show one object's box with a margin.
 
     Parameters
     ----------
@@ -161,7 +168,7 @@ def random_view(
     if boxed and rng.random() < REGION_SHARE[example.diameter is not None]:
         return _region(example, boxed[int(rng.integers(len(boxed)))], size, flipped, rng)
     if example.diameter is not None:
-        low, high = np.log(DIAMETERS)
+        low, high = np.log(DIAMETERS if rng.random() < 0.5 else LAST_DIAMETERS)
         zoom = float(np.exp(rng.uniform(low, high))) / example.diameter
         side = round(size / float(np.clip(zoom, 0.25, 8.0)))
         side = max(8, min(side, 2 * max(rows, columns)))
@@ -213,7 +220,8 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
     image : Tensor of float32, shape (3, S, S)
         RGB in [0, 1].
     microscopy : bool
-        Also inversion (fluorescence to brightfield), other stains and tints, uneven light.
+        Also inversion (fluorescence to brightfield), other stains and tints, uneven light; but
+        nothing at all in :data:`UNCHANGED_SHARE` of the cases.
     rng : numpy Generator
 
     Returns
@@ -221,6 +229,8 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
     Tensor of float32, shape (3, S, S), in [0, 1]
     """
     if microscopy:
+        if rng.random() < UNCHANGED_SHARE:
+            return image
         image = _restain(image, rng)
     elif rng.random() < GREY_SHARE:
         image = image.mean(0, keepdim=True).expand(3, -1, -1)
