@@ -35,7 +35,9 @@ def scene(mask: NDArray[np.bool_]) -> Tensor:
 def outline(pixels: Tensor, box: Box, others: Sequence[Box] = ()) -> tuple[Tensor, Frame]:
     frame = frame_around(box, (pixels.shape[2], pixels.shape[3]))
     before = torch.zeros(frame.height, frame.width)
-    return outline_unseen(pixels, box, frame, before, threshold=0.5, others=others), frame
+    return outline_unseen(
+        pixels, box, frame, before, word=before, threshold=0.5, others=others
+    ), frame
 
 
 def in_image(found: Tensor, frame: Frame, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -84,8 +86,19 @@ def test_what_the_model_sees_is_kept(triangle: NDArray[np.bool_]) -> None:
     pixels, box = scene(triangle), (30.0, 40.5, 90.0, 100.0)
     frame = frame_around(box, triangle.shape)
     seen = torch.zeros(frame.height, frame.width)
-    seen[20:50, 20:50] = 0.9
-    assert outline_unseen(pixels, box, frame, seen, threshold=0.5) is seen
+    seen[15:60, 15:60] = 0.9
+    assert outline_unseen(pixels, box, frame, seen, word=seen, threshold=0.5) is seen
+
+
+def test_an_object_that_is_not_the_word_is_not_what_the_model_sees(
+    triangle: NDArray[np.bool_],
+) -> None:
+    box = (30.0, 40.5, 90.0, 100.0)
+    frame = frame_around(box, triangle.shape)
+    some = torch.full((frame.height, frame.width), 0.9)
+    nothing = torch.zeros_like(some)
+    found = outline_unseen(scene(triangle), box, frame, some, word=nothing, threshold=0.5)
+    assert iou(in_image(found, frame, triangle.shape), triangle) > 0.95
 
 
 def worm(thickness: float) -> NDArray[np.bool_]:
@@ -104,9 +117,9 @@ def test_a_thin_object_that_the_model_sees_is_kept() -> None:
     seen[30 - frame.top : 130 - frame.top, 30 - frame.left : 130 - frame.left] = torch.from_numpy(
         mask[30:130, 30:130].astype(np.float32)
     )
-    assert outline_unseen(scene(mask), box, frame, seen, threshold=0.5) is seen
+    assert outline_unseen(scene(mask), box, frame, seen, word=seen, threshold=0.5) is seen
     seen[60:] = 0  # a part of it that ends far from the sides of the box is not the object
-    assert outline_unseen(scene(mask), box, frame, seen, threshold=0.5) is not seen
+    assert outline_unseen(scene(mask), box, frame, seen, word=seen, threshold=0.5) is not seen
 
 
 def test_a_thin_object_that_the_model_does_not_see_is_outlined() -> None:

@@ -81,7 +81,7 @@ def look_inside(
         At least one, the best first; each shows some of the image.
     look : callable
         Gives probabilities (B, size, size) in crops (B, 3, size, size) for one word or more; of
-        several, the highest counts.
+        several, the highest counts, and the first one is the word itself.
     size : int
         Side of the network's input in pixels.
     steps : Steps
@@ -105,16 +105,18 @@ def look_inside(
         steps.check()
         batch = range(start, min(start + REGIONS_PER_BATCH, len(frames)))
         crops = torch.cat([resize(_cut(pixels, frames[f]), (size, size)) for f in batch])
-        found = torch.stack(list(look(crops))).amax(0)
-        for f, seen in zip(batch, found, strict=True):
-            near = resize(seen[None, None], (frames[f].height, frames[f].width))[0, 0]
+        maps = torch.stack(list(look(crops)))
+        for f, seen in zip(batch, maps.unbind(1), strict=True):
+            alone, near = resize(
+                torch.stack([seen[0], seen.amax(0)])[:, None], (frames[f].height, frames[f].width)
+            )[:, 0]
             for index in held[firsts[f] : firsts[f + 1]]:
                 owns = owning is None or int(index) < owning
                 shown = near
                 if vouched:
                     steps.check()
                     shown = outline_unseen(
-                        pixels, boxes[index], frames[f], near,
+                        pixels, boxes[index], frames[f], near, word=alone,
                         threshold=DEFAULT_THRESHOLD, others=boxes,
                     )  # fmt: skip
                     unseen += shown is not near

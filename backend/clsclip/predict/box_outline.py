@@ -28,8 +28,12 @@ SIDE: Final = 256
 ROUNDS: Final = 2
 """How often colours are learnt from the mask, and the mask drawn from the colours."""
 
-LEAST_PART: Final = 0.15
-"""Part of a box from which on a mask in it shows an object, wherever it lies."""
+LEAST_SEEN: Final = 0.4
+"""Part of a box from which on a model's mask in it shows the object, wherever it lies. An ellipse
+fills 0.79."""
+
+LEAST_FOUND: Final = 0.15
+"""The same of what GrabCut finds, which has no other place to be."""
 
 LEAST_SPAN: Final = 0.7
 """Part of a box's height and of its width that a piece of a smaller mask has to span: a box drawn
@@ -47,6 +51,7 @@ def outline_unseen(
     frame: Frame,
     seen: Tensor,
     *,
+    word: Tensor,
     threshold: float,
     others: Sequence[Box] = (),
 ) -> Tensor:
@@ -64,7 +69,10 @@ def outline_unseen(
     frame : Frame
         Holds the box.
     seen : Tensor of float32, shape (frame.height, frame.width)
-        Probabilities in the frame.
+        Probabilities in the frame, of the word or of any object.
+    word : Tensor of float32, shape (frame.height, frame.width)
+        Those of the word alone, which decide whether the model sees the object: what it takes for
+        some object where it does not know the word is worse than GrabCut (on photographs).
     threshold : float
         Probability from which on a pixel counts as seen.
     others : sequence of Box
@@ -81,7 +89,8 @@ def outline_unseen(
     """
     shape = (pixels.shape[2], pixels.shape[3])
     within = inside(box, shape)
-    if _shows_object((_part(seen, frame, within) >= threshold).cpu().numpy()):
+    known = (_part(word, frame, within) >= threshold).cpu().numpy()
+    if _shows_object(known, LEAST_SEEN):
         return seen
     around = inside(padded(box, shape, CONTEXT), shape)
     rows, columns = (part.stop - part.start for part in around)
@@ -102,9 +111,9 @@ def outline_unseen(
     return outline
 
 
-def _shows_object(mask: NDArray[np.bool_]) -> bool:
+def _shows_object(mask: NDArray[np.bool_], least_part: float) -> bool:
     """Whether a mask, of the pixels in a box, can be that of the object that the box is around."""
-    if mask.mean() >= LEAST_PART:
+    if mask.mean() >= least_part:
         return True
     pieces, _ = ndimage.label(mask, np.ones((3, 3)))
     return any(
@@ -155,7 +164,8 @@ def _grab(
     for probable in (own, own | neighbours) if (neighbours & ~own).any() else (own,):
         found = _differing(image, probable) & own
         rows, columns = (np.flatnonzero(own.any(axis)) for axis in (1, 0))
-        if _shows_object(found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]):
+        held = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        if _shows_object(held, LEAST_FOUND):
             return found
     ellipse = _ellipse(box, shape)
     return ellipse if (ellipse & own).any() else own
