@@ -185,11 +185,11 @@ def test_a_coin_is_outlined_for_a_word_that_mini_does_not_know() -> None:
     result = mini.segment(image, ["coin"], regions="auto", drawn=[COIN])
     assert iou(result.probabilities[0] >= 128, truth) > 0.85
     assert (
-        "saw next to nothing in it: the outline there is drawn from colours"
+        "did not see the word in it: the outline there is drawn from colours"
         in result.region_reasons[0]
     )
     both = mini.segment(image, ["coin"], regions="auto", drawn=[COIN, (130.0, 90.0, 180.0, 145.0)])
-    assert "saw next to nothing in 2 of them" in both.region_reasons[0]
+    assert "did not see the word in 2 of them" in both.region_reasons[0]
     unvouched = mini.segment(image, ["coin"], regions={"coin": [COIN]})
     assert iou(unvouched.probabilities[0] >= 128, truth) < 0.5
     again = mini.segment(image, ["coin"], regions={"coin": [COIN]}, vouched=True)

@@ -47,7 +47,7 @@ class Seen:
     zoom : float
         Median over the regions of model pixels per image pixel.
     unseen : int
-        Regions in which the network saw next to nothing, and a person had vouched for an object.
+        Regions in which the network did not see the word, for which a person had vouched.
     """
 
     probability: Tensor
@@ -88,7 +88,7 @@ def look_inside(
     owning : int, optional
         How many of the boxes, the best ones, may own pixels. None: all.
     vouched : bool
-        A person says that every box shows an object: one that the network does not see is
+        A person says that every box shows the word: where the network does not see it, it is
         outlined by its colours, see :mod:`clsclip.predict.box_outline`.
 
     Returns

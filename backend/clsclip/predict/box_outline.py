@@ -55,10 +55,9 @@ def outline_unseen(
     threshold: float,
     others: Sequence[Box] = (),
 ) -> Tensor:
-    """What a model sees in a box or, where that is next to nothing, what GrabCut finds.
+    """What a model sees in a box or, where it does not see the word, what GrabCut finds.
 
-    If that is next to nothing as well, or nothing is left around the box, it is the ellipse in
-    the box.
+    If that is next to nothing, or nothing is left around the box, it is the ellipse in the box.
 
     Parameters
     ----------

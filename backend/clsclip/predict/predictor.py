@@ -434,12 +434,12 @@ def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
 
 
 def _unseen(inside: Seen | None, boxes: int) -> str:
-    """What is to be said of boxes in which next to nothing was seen, and an outline was drawn."""
+    """What is to be said of boxes in which the word was not seen, and an outline was drawn."""
     if inside is None or not inside.unseen:
         return ""
     where = "it" if boxes == 1 else f"{inside.unseen} of them"
     return (
-        f" The model saw next to nothing in {where}: the outline there is drawn from colours, or "
+        f" The model did not see the word in {where}: the outline there is drawn from colours, or "
         "an ellipse where they do not tell."
     )
 
