@@ -103,7 +103,7 @@ def test_microscopy_is_zoomed_to_known_diameters(rng: np.random.Generator) -> No
     box = np.array([[90, 90, 110, 110]], dtype=np.float32)
     image = np.zeros((200, 200, 3), dtype=np.uint8)
     example = Example(image, {}, frozenset({"nucleus"}), diameter=20.0, boxes={"nucleus": box})
-    crops = [random_boxed_crop(example, 160, rng) for _ in range(150)]
+    crops = [random_boxed_crop(example, 160, rng) for _ in range(600)]
     whole = [b for crop in crops for b in crop.boxes if b.min() > 0 and b.max() < 160]
     sides = np.array([b[2] - b[0] for b in whole])
     assert DIAMETERS[0] - 0.5 <= sides.min() < 16
