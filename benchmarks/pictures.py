@@ -2,8 +2,8 @@
 
     python benchmarks/pictures.py --model mini --output docs/images/mini.jpg
 
-Images of scikit-image and drawn scenes that no training run of ``mini`` saw; nothing is chosen by its result:
-the scenes are the first ones that show the word.
+Images of scikit-image and drawn scenes that no training run of ``mini`` saw; nothing is chosen by
+its result: the scenes are the first ones that show the word.
 """
 
 from __future__ import annotations
