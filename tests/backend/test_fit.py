@@ -36,7 +36,7 @@ def test_the_defaults_are_those_of_the_paper() -> None:
     assert settings.clip == "openai/clip-vit-base-patch16"
     assert (settings.epochs, settings.learning_rate, settings.image_size) == (200, 1e-3, 352)
     assert (settings.replaced_layers, settings.decoder_layers) == ((2, 3, 4), 2)
-    assert (settings.encoder_rate, settings.first_part) == (0, 0)
+    assert (settings.encoder_rate, settings.text_rate, settings.first_part) == (0, 0, 0)
     assert settings.cycles > 1
     voc, coco = (
         Schedule(settings.model_copy(update={"dataset": name}), images=6400)
@@ -160,7 +160,7 @@ def test_in_bfloat16_too_and_another_seed_is_another_run(
     interrupted: Callable[[list[str], int], None],
 ) -> None:  # fmt: skip
     monkeypatch.setattr("clsclip.training.fit.fast_dtype", lambda _: torch.bfloat16)
-    fit = command(tiny_model / "clip", data, "--steps=3")
+    fit = command(tiny_model / "clip", data, "--steps=3", "--encoder-rate=0.3", "--text-rate=0.3")
     whole, broken, other = (tmp_path / name for name in ("whole", "broken", "other"))
     assert main([*fit, f"--output={whole}"]) == 0
     interrupted([*fit, f"--output={broken}"], 2)

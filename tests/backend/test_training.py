@@ -99,7 +99,8 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert recipe["heads"][0]["steps"] > 0
     frozen = recipe["heads"][0]
     assert frozen["encoder_rate"] == 0
-    free = [*fit[:-1], str(tmp_path / "e"), "--start", str(tmp_path / "f"), "--encoder-rate", "0.1"]
+    free = [*fit[:-1], str(tmp_path / "e"), "--start", str(tmp_path / "f"),
+            "--encoder-rate", "0.1", "--text-rate", "0.1"]  # fmt: skip
     assert main(free) == 0
     assert main(["bundle", "--model", str(tmp_path / "e"), "--output", str(tmp_path / "b")]) == 0
     recipe = json.loads((tmp_path / "b" / "config.json").read_text())["training"]
@@ -144,7 +145,7 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     assert "other shapes" in capsys.readouterr().err
     both = ["bundle", "--model", str(tmp_path / "e"), "--average", str(tmp_path / "f"),
             "--dtype", "float32", "--output", str(tmp_path / "ef")]  # fmt: skip
-    assert main(both) == 0  # of the encoder too, which "e" has trained
+    assert main(both) == 0  # of the encoders too, which "e" has trained
     for file in ("model.safetensors", "clip/model.safetensors"):
         mean, one = (load_file(tmp_path / name / file) for name in ("ef", "e"))
         other = load_file(tmp_path / ("q" if "clip" in file else "f") / file)
@@ -157,7 +158,8 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     )
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("vision_model.encoder") for name in changed)
-    assert not any(name.startswith("text_model") for name in changed)
+    assert any(name.startswith("text_model.encoder") for name in changed)
+    assert all(name.startswith(("vision_model.", "text_model.")) for name in changed)
     bundled = Predictor(str(tmp_path / "b"))
     image = np.zeros((64, 80), np.uint8)
     assert bundled.segment(image, ["car"]).probabilities.shape == (1, 64, 80)
@@ -173,7 +175,11 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
 
 @pytest.mark.parametrize(
     ("changed", "taught", "told"),
-    [("text_model", False, "belong to different CLIPs"), ("vision_model", True, "Average first")],
+    [
+        ("text_projection", False, "belong to different CLIPs"),
+        ("text_model", True, "Average first"),
+        ("vision_model", True, "Average first"),
+    ],
 )
 def test_what_has_no_mean(
     tiny_model: Path, tmp_path: Path, changed: str, taught: bool, told: str

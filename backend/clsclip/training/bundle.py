@@ -44,7 +44,7 @@ class BundleSettings(Settings):
         "",
         title="Average",
         description="Model with a head of the same shape, such as the one that this one went on "
-        "from: the weights of both heads are averaged, and those of the visual encoders if one was "
+        "from: the weights of both heads are averaged, and those of the encoders if they were "
         "trained.",
     )
     edge_radius: int | None = Field(
@@ -140,24 +140,26 @@ def _average(model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught
 def _average_encoders(
     model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught: bool
 ) -> None:
-    """The same for visual encoders, if the CLIPs differ in nothing else."""
+    """The same for the encoders, if the CLIPs differ in nothing else."""
     mine, others = (each.towers.clip.state_dict() for each in (model, other))
-    visual = {name for name in mine if name.startswith("vision_model.")}
+    trained = {name for name in mine if name.startswith(("vision_model.", "text_model."))}
     if (
         {name: tensor.shape for name, tensor in mine.items()}
         != {name: tensor.shape for name, tensor in others.items()}
-        or not all(torch.equal(mine[name], others[name]) for name in mine.keys() - visual)
+        or not all(torch.equal(mine[name], others[name]) for name in mine.keys() - trained)
+        or model.towers.tokenizer.get_vocab() != other.towers.tokenizer.get_vocab()
     ):  # fmt: skip
         raise InvalidConfigError(
             f"'{settings.model}' and '{settings.average}' belong to different CLIPs: they cannot "
-            "be averaged. Only their visual encoders may differ (fit --encoder-rate)."
+            "be averaged. Only what fit trains of their encoders may differ (--encoder-rate, "
+            "--text-rate)."
         )
     if taught:
         raise InvalidConfigError(
-            f"'{settings.model}' was taught words that need its visual encoder as it is: it cannot "
-            f"be averaged with the one of '{settings.average}'. Average first, and teach then."
+            f"'{settings.model}' was taught words that need its encoders as they are: they cannot "
+            f"be averaged with those of '{settings.average}'. Average first, and teach then."
         )
-    _take_mean(model.towers.clip, {k: mine[k] for k in visual}, {k: others[k] for k in visual})
+    _take_mean(model.towers.clip, {k: mine[k] for k in trained}, {k: others[k] for k in trained})
 
 
 def _take_mean(part: nn.Module, mine: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:

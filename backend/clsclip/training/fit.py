@@ -1,10 +1,10 @@
 """Train the ClsCLIP head on frozen towers (sections 3.3 and 5 of the paper).
 
 Only the projections L^i, the decoder and the look at a word's presence move; the visual encoder
-only if ``encoder_rate`` is set, which the paper does not do. Each step asks
-several words of each image, absent ones among them with an empty mask, so that the word matters;
-the layers below N1 run once per image. By steps or epochs, two runs of one seed are the same, and
-so is one that was killed and went on (on one machine, by one process).
+only if ``encoder_rate`` is set, the text encoder if ``text_rate`` is, which the paper does not do.
+Each step asks several words of each image, absent ones among them with an empty mask, so that the
+word matters; the layers below N1 run once per image. By steps or epochs, two runs of one seed are
+the same, and so is one that was killed and went on (on one machine, by one process).
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ class FitSettings(HeadSettings, RecipeSettings):
         ge=0,
         le=1,
     )
+    text_rate: float = Field(
+        0.0,
+        title="Text rate",
+        description="The same of the text encoder, for words that it has not read before; 0: "
+        "frozen, as in the paper.",
+        ge=0,
+        le=1,
+    )
     tensorboard: bool = Field(
         False,
         title="TensorBoard",
@@ -137,10 +145,13 @@ def fit(
     trained, drawn = trained_parts(model).train(), Drawn()
     modules: dict[str, torch.nn.Module] = {"head": trained, "drawn": drawn}
     groups: list[dict[str, Any]] = [{"params": list(trained.parameters())}]
-    if settings.encoder_rate:
-        modules["encoder"] = towers.clip.vision_model
-        rate = settings.learning_rate * settings.encoder_rate
-        groups.append({"params": _unfrozen(towers), "lr": rate})
+    for name, part, share in (
+        ("encoder", towers.clip.vision_model, settings.encoder_rate),
+        ("text", towers.clip.text_model, settings.text_rate),
+    ):
+        if share:
+            modules[name] = part
+            groups.append({"params": _unfrozen(part), "lr": settings.learning_rate * share})
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     clock = run.load_state(modules, optimizer)
     if group.leads:
@@ -181,7 +192,7 @@ def fit(
             **settings.model_dump(mode="json"), "steps": clock.step,
             "effective_batch": schedule.effective_batch, "edge_radius": model.edge_radius,
         },
-        bundle=torch.float32 if settings.encoder_rate else None,
+        bundle=torch.float32 if settings.encoder_rate or settings.text_rate else None,
     )  # fmt: skip
     return output
 
@@ -239,11 +250,12 @@ def trained_parts(model: ClsClip) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
 
-def _unfrozen(towers: ClipTowers) -> list[torch.nn.Parameter]:
-    """The weights of the visual encoder that ClsCLIP uses, set free."""
-    visual = towers.clip.vision_model
-    parts = (visual.embeddings, visual.pre_layrnorm, visual.encoder)
-    parameters = [parameter for part in parts for parameter in part.parameters()]
+def _unfrozen(part: torch.nn.Module) -> list[torch.nn.Parameter]:
+    """The weights of an encoder that ClsCLIP uses, set free."""
+    parameters = [
+        parameter for name, parameter in part.named_parameters()
+        if not name.startswith("post_layernorm.")  # of the visual [CLS], which the word replaces
+    ]  # fmt: skip
     for parameter in parameters:
         parameter.requires_grad_(True)
     return parameters

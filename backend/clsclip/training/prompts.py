@@ -28,9 +28,10 @@ def random_prompt(word: str, templates: Sequence[str], rng: np.random.Generator)
 class Prompts:
     """Text tokens of words, each time in a random spelling and template.
 
-    The text encoder is frozen: what it said once is remembered. It reads one prompt at a time, for
+    Of a frozen text encoder, what it said once is remembered. It reads one prompt at a time, for
     beside others, and padded to their length, the last bits of its answer would be other ones; a
-    run that goes on from a checkpoint, and remembers nothing, has to get the same.
+    run that goes on from a checkpoint, and remembers nothing, has to get the same. One that is
+    trained itself reads all prompts of a step anew.
 
     Parameters
     ----------
@@ -41,11 +42,17 @@ class Prompts:
         self._model = model
         self._known: dict[str, Tensor] = {}
 
-    @torch.no_grad()
     def __call__(self, words: Sequence[str], rng: np.random.Generator) -> Tensor:
         """T^cls of each word, shape (P, d); the generator draws spellings and templates."""
         templates = self._model.settings.prompt_templates
         prompts = [random_prompt(word, templates, rng) for word in words]
+        if any(p.requires_grad for p in self._model.towers.clip.text_model.parameters()):
+            places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+            return self._model.towers.text_cls(list(places))[[places[p] for p in prompts]].float()
+        return self._remembered(prompts)
+
+    @torch.no_grad()
+    def _remembered(self, prompts: Sequence[str]) -> Tensor:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
         if len(self._known) + len(new) > _MAX_PROMPTS:
             self._known.clear()
