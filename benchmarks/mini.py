@@ -4,6 +4,7 @@
 
 DIR holds ``nuclei/val`` (images/ and labels/) and ``coco_mini`` (COCO). Each row is what one
 ``napari-clsclip-train evaluate`` prints; ``--show`` prints those commands instead of running them.
+``--only scenes`` leaves out the subjects without "scenes" in their names; the last one is "spelling".
 """
 
 from __future__ import annotations
@@ -118,18 +119,22 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--show", action="store_true", help="Print the commands only.")
+    parser.add_argument("--only", default="", help="Subjects with this in their names.")
     args = parser.parse_args()
+    asked = [(subject, each) for subject, each in commands(args.data) if args.only in subject]
     if args.show:
-        for subject, command in commands(args.data):
+        for subject, command in asked:
             print(f"# {subject}\nnapari-clsclip-train evaluate {command} --model {args.model}")
         return 0
-    print("| subject | images | mIoU | mean IoU | FB-IoU | labelled | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    for subject, command in commands(args.data):
+    if asked:
+        print("| subject | images | mIoU | mean IoU | FB-IoU | labelled | seconds |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+    for subject, command in asked:
         print(*row(subject, run(command, args.model)), sep="\n", flush=True)
-    print("\n| word | images | lowest | spellings |\n| --- | --- | --- | --- |")
-    for line in spelling(args.model, args.data):
-        print(line, flush=True)
+    if args.only in "spelling":
+        print("\n| word | images | lowest | spellings |\n| --- | --- | --- | --- |")
+        for line in spelling(args.model, args.data):
+            print(line, flush=True)
     return 0
 
 
