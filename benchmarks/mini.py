@@ -4,7 +4,8 @@
 
 DIR holds ``nuclei/val`` (images/ and labels/) and ``coco_mini`` (COCO). Each row is what one
 ``napari-clsclip-train evaluate`` prints; ``--show`` prints those commands instead of running them.
-``--only scenes`` leaves out the subjects without "scenes" in their names; the last one is "spelling".
+``--only scenes`` leaves out the subjects without "scenes" in their names; "spelling" is the last
+of them.
 """
 
 from __future__ import annotations
