@@ -261,14 +261,15 @@ def test_evaluation_reads_class_ids(tiny_model: Path, tmp_path: Path) -> None:
     labels[:20], labels[20:40] = 1, 2
     imwrite(tmp_path / "labels" / "a.tif", labels)
     (tmp_path / "labels" / "classes.csv").write_text("id,name\n1,blob\n2,rim\n")
-    found = evaluate(
-        EvaluateSettings(
-            images=str(tmp_path / "images"), labels=str(tmp_path / "labels"), word="rim",
-            model=str(tiny_model), threshold=0.001,
-        )
+    settings = EvaluateSettings(
+        images=str(tmp_path / "images"), labels=str(tmp_path / "labels"), word="rim",
+        model=str(tiny_model), threshold=0.001,
     )  # fmt: skip
+    found = evaluate(settings)
     assert found.foreground == 1.0
     assert found.miou == pytest.approx(20 / 64)
+    with pytest.raises(InvalidConfigError, match="one word is measured at a time"):
+        evaluate(settings.model_copy(update={"word": "rim, blob"}))
 
 
 def test_state_of_a_run(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 from skimage.draw import ellipse
 
-from clsclip.errors import FileError
+from clsclip.errors import FileError, InvalidConfigError
 from clsclip.image_files import IMAGE_ENDINGS, list_images, read_image
 from clsclip.predict.transforms import to_rgb
 from clsclip.training.class_ids import chosen_words, read_classes, word_labels
@@ -63,7 +63,10 @@ class LabelFolder:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_files", pair_files(self.images, self.labels))
         object.__setattr__(self, "_classes", read_classes(self.labels))
-        chosen_words(self.word, self._classes, self.labels)
+        if len(chosen_words(self.word, self._classes, self.labels)) > 1:
+            raise InvalidConfigError(
+                f"--word '{self.word}': one word is measured at a time. Ask for one after the other."
+            )
 
     @property
     def words(self) -> tuple[str, ...]:
