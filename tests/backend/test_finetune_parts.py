@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tifffile import imwrite
 
 from clsclip import Predictor
-from clsclip.errors import CheckpointError, FileError
+from clsclip.errors import CheckpointError, FileError, InvalidConfigError
 from clsclip.model.checkpoint import load_model
 from clsclip.model.report import Figures, WordFigures
 from clsclip.model.run_state import OUTCOME_FILE, locked, read_state, write_state

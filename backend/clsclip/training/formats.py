@@ -65,7 +65,7 @@ class LabelFolder:
         object.__setattr__(self, "_classes", read_classes(self.labels))
         if len(chosen_words(self.word, self._classes, self.labels)) > 1:
             raise InvalidConfigError(
-                f"--word '{self.word}': one word is measured at a time. Ask for one after the other."
+                f"--word '{self.word}': one word is measured at a time. Name one."
             )
 
     @property
