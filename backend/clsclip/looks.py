@@ -29,6 +29,13 @@ SAMPLES: Final = 4
 SAMPLE_SIDE: Final = 512
 """Rows and columns of a sample."""
 
+UNRESOLVED: Final = 1 / 8
+"""Part of the width of an overview's objects (or of a sample, if that is less) below which those of
+a sample, if they are no specks, say that the overview took many of them for one."""
+
+SPECKS: Final = 0.1
+"""Part of a sample up to which what is found in it may be specks."""
+
 Passes = tuple[tuple[float, ...], ...]
 """For each word, the zoom of every look at the plane."""
 
@@ -74,6 +81,8 @@ def choose_passes(
     The rule of :mod:`clsclip.zoom` is asked about the overview. A word whose objects are
     too small there, or are not found, gets the median of what the rule says about full-resolution
     samples where the overview shows most structure; those that show the word count, if any does.
+    So does one whose objects look large, if a sample shows that they are many small ones: an
+    overview of every n-th pixel does not resolve them.
 
     Parameters
     ----------
@@ -100,10 +109,13 @@ def choose_passes(
     whole = look(overview)
     seen = [_seen_well(whole, k) for k in range(words)]
     zooms = [zoom / step for zoom in whole.zooms]
+    grey = _grey(overview, contrast_limits)
+    if any(seen):
+        (part,) = _samples(grey, step, shape, 1)
+        sample = look(read(part))
+        seen = [seen[k] and not _unresolved(whole, sample, k, step) for k in range(words)]
     if not all(seen):
-        near = [
-            look(read(part)) for part in _samples(_grey(overview, contrast_limits), step, shape)
-        ]
+        near = [look(read(part)) for part in _samples(grey, step, shape, SAMPLES)]
         for k in range(words):
             if not seen[k]:
                 zooms[k] = _zoom_of_samples(near, k)
@@ -118,12 +130,14 @@ def _grey(overview: NDArray[Any], contrast_limits: tuple[float, float]) -> NDArr
     return np.asarray(shown.mean(axis=2), dtype=np.float64)
 
 
-def _samples(grey: NDArray[np.float64], step: float, shape: tuple[int, int]) -> list[Region]:
+def _samples(
+    grey: NDArray[np.float64], step: float, shape: tuple[int, int], most: int
+) -> list[Region]:
     """Full-resolution parts of an image, where its overview varies most, no two overlapping."""
     cut = blocks(shape, SAMPLE_SIDE)
     down, across = (
-        np.minimum(np.arange(length) * step // SAMPLE_SIDE, most - 1).astype(np.int64)
-        for length, most in zip(grey.shape, cut.grid, strict=True)
+        np.minimum(np.arange(length) * step // SAMPLE_SIDE, parts - 1).astype(np.int64)
+        for length, parts in zip(grey.shape, cut.grid, strict=True)
     )
     labels = down[:, None] * cut.grid[1] + across
     numbers = np.unique(labels)
@@ -132,8 +146,8 @@ def _samples(grey: NDArray[np.float64], step: float, shape: tuple[int, int]) -> 
     # whole samples first: those at the right and lower edge may be thin
     full = [n for n in best if min(cut[int(n)].shape) == SAMPLE_SIDE] or list(best)
     # the best ones often lie side by side: of more, take those that are spread down the image
-    candidates = np.sort(full[: 4 * SAMPLES])
-    chosen = np.linspace(0, len(candidates) - 1, min(SAMPLES, len(candidates))).round()
+    candidates = np.sort(full[: 4 * most])
+    chosen = np.linspace(0, len(candidates) - 1, min(most, len(candidates))).round()
     return [cut[int(candidates[int(place)])].core for place in chosen]
 
 
@@ -141,6 +155,15 @@ def _seen_well(overview: Segmentation, k: int) -> bool:
     """Whether an overview shows the objects of a word as large as the network likes them."""
     width = object_diameter(_foreground(overview, k))
     return width is not None and width * overview.zooms[k] * LEAST_STEP >= TARGET_DIAMETER
+
+
+def _unresolved(overview: Segmentation, sample: Segmentation, k: int, step: float) -> bool:
+    """Whether a sample shows that an overview took many objects of a word for one."""
+    found = _foreground(sample, k)
+    whole, near = object_diameter(_foreground(overview, k)), object_diameter(found)
+    if whole is None or near is None or found.mean() <= SPECKS:
+        return False
+    return near < UNRESOLVED * min(whole * step, SAMPLE_SIDE)
 
 
 def _zoom_of_samples(samples: Sequence[Segmentation], k: int) -> float:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,9 +81,18 @@ def test_the_zoom_is_that_of_a_small_image_unless_the_overview_shows_enough(
     assert chosen.contrast_limits == (0.0, 255.0)
     assert small > 1.0
     assert chosen.zooms[0] == pytest.approx(small, rel=0.5)
-    monkeypatch.setattr(looks, "_samples", lambda *_: pytest.fail("needs no samples"))
+    samples = looks._samples
+    asked: list[int] = []
+
+    def some(*arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        return samples(*arguments)
+
+    monkeypatch.setattr(looks, "SAMPLES", 4)
+    monkeypatch.setattr(looks, "_samples", some)
     chosen = choose_looks(predictor, source_of(scene((5000, 6000), 600, rng)), ["nucleus"])
     assert chosen.zooms[0] < 0.2
+    assert asked == [1]  # only to see that the large objects are not many small ones
 
 
 def test_limits_are_those_of_the_overview_once_for_all(
@@ -102,7 +112,7 @@ def test_samples_lie_where_there_is_structure_and_do_not_overlap(rng: np.random.
     image = np.zeros((5000, 9000), np.uint8)
     image[2600:, 4000:] = rng.integers(0, 255, (2400, 5000))
     overview = source_of(image).overview(looks.OVERVIEW_SIDE)
-    samples = looks._samples(overview.astype(np.float64), 18, image.shape)
+    samples = looks._samples(overview.astype(np.float64), 18, image.shape, looks.SAMPLES)
     assert len({(rows.start, columns.start) for rows, columns in samples}) == looks.SAMPLES
     for rows, columns in samples:
         assert rows.stop > 2600
