@@ -51,7 +51,8 @@ def run(tests: Sequence[str]) -> int:
         )  # fmt: skip
         every = [line for line in listed.stdout.splitlines() if "::" in line]
         left = [test for test in every if test not in over]
-        print(f"\nA process crashed in {', '.join(sorted(crashed))}: {len(left)} tests once more.")
+        told = f"\nA process crashed in {', '.join(sorted(crashed))}"
+        print(f"{told}: {len(left)} tests once more.", flush=True)
         (Path(folder) / "left").write_text("\n".join(left), "utf-8")
         again = _pytest([*BESIDE, f"@{Path(folder) / 'left'}"], None) if left else code
     if failed:
