@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.hookimpl
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Of several processes, the first one hears of every test, and writes."""
     name = os.environ.get("TEST_OUTCOMES")

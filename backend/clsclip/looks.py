@@ -109,13 +109,13 @@ def choose_passes(
     whole = look(overview)
     seen = [_seen_well(whole, k) for k in range(words)]
     zooms = [zoom / step for zoom in whole.zooms]
-    grey = _grey(overview, contrast_limits)
+    parts = _samples(_grey(overview, contrast_limits), step, shape)
+    near: list[Segmentation] = []
     if any(seen):
-        (part,) = _samples(grey, step, shape, 1)
-        sample = look(read(part))
-        seen = [seen[k] and not _unresolved(whole, sample, k, step) for k in range(words)]
+        near = [look(read(parts[0]))]
+        seen = [seen[k] and not _unresolved(whole, near[0], k, step) for k in range(words)]
     if not all(seen):
-        near = [look(read(part)) for part in _samples(grey, step, shape, SAMPLES)]
+        near += [look(read(part)) for part in parts[len(near) :]]
         for k in range(words):
             if not seen[k]:
                 zooms[k] = _zoom_of_samples(near, k)
@@ -130,14 +130,12 @@ def _grey(overview: NDArray[Any], contrast_limits: tuple[float, float]) -> NDArr
     return np.asarray(shown.mean(axis=2), dtype=np.float64)
 
 
-def _samples(
-    grey: NDArray[np.float64], step: float, shape: tuple[int, int], most: int
-) -> list[Region]:
+def _samples(grey: NDArray[np.float64], step: float, shape: tuple[int, int]) -> list[Region]:
     """Full-resolution parts of an image, where its overview varies most, no two overlapping."""
     cut = blocks(shape, SAMPLE_SIDE)
     down, across = (
-        np.minimum(np.arange(length) * step // SAMPLE_SIDE, parts - 1).astype(np.int64)
-        for length, parts in zip(grey.shape, cut.grid, strict=True)
+        np.minimum(np.arange(length) * step // SAMPLE_SIDE, most - 1).astype(np.int64)
+        for length, most in zip(grey.shape, cut.grid, strict=True)
     )
     labels = down[:, None] * cut.grid[1] + across
     numbers = np.unique(labels)
@@ -146,8 +144,8 @@ def _samples(
     # whole samples first: those at the right and lower edge may be thin
     full = [n for n in best if min(cut[int(n)].shape) == SAMPLE_SIDE] or list(best)
     # the best ones often lie side by side: of more, take those that are spread down the image
-    candidates = np.sort(full[: 4 * most])
-    chosen = np.linspace(0, len(candidates) - 1, min(most, len(candidates))).round()
+    candidates = np.sort(full[: 4 * SAMPLES])
+    chosen = np.linspace(0, len(candidates) - 1, min(SAMPLES, len(candidates))).round()
     return [cut[int(candidates[int(place)])].core for place in chosen]
 
 

@@ -81,18 +81,19 @@ def test_the_zoom_is_that_of_a_small_image_unless_the_overview_shows_enough(
     assert chosen.contrast_limits == (0.0, 255.0)
     assert small > 1.0
     assert chosen.zooms[0] == pytest.approx(small, rel=0.5)
-    samples = looks._samples
-    asked: list[int] = []
+    seen: list[tuple[int, ...]] = []
+    segment = predictor.segment
 
-    def some(*arguments: Any) -> Any:
-        asked.append(arguments[-1])
-        return samples(*arguments)
+    def counted(image: NDArray[Any], *words: Any, **options: Any) -> Any:
+        seen.append(image.shape)
+        return segment(image, *words, **options)
 
     monkeypatch.setattr(looks, "SAMPLES", 4)
-    monkeypatch.setattr(looks, "_samples", some)
+    monkeypatch.setattr(predictor, "segment", counted)
     chosen = choose_looks(predictor, source_of(scene((5000, 6000), 600, rng)), ["nucleus"])
     assert chosen.zooms[0] < 0.2
-    assert asked == [1]  # only to see that the large objects are not many small ones
+    # the overview, and one sample, to see that the large objects are not many small ones
+    assert seen == [(417, 500), (512, 512)]
 
 
 def test_limits_are_those_of_the_overview_once_for_all(
@@ -112,7 +113,7 @@ def test_samples_lie_where_there_is_structure_and_do_not_overlap(rng: np.random.
     image = np.zeros((5000, 9000), np.uint8)
     image[2600:, 4000:] = rng.integers(0, 255, (2400, 5000))
     overview = source_of(image).overview(looks.OVERVIEW_SIDE)
-    samples = looks._samples(overview.astype(np.float64), 18, image.shape, looks.SAMPLES)
+    samples = looks._samples(overview.astype(np.float64), 18, image.shape)
     assert len({(rows.start, columns.start) for rows, columns in samples}) == looks.SAMPLES
     for rows, columns in samples:
         assert rows.stop > 2600

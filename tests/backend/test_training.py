@@ -177,6 +177,7 @@ def test_pretrain_fit_bundle_evaluate_and_resume(
     ("changed", "taught", "told"),
     [
         ("text_projection", False, "belong to different CLIPs"),
+        ("tokenizer", False, "belong to different CLIPs"),
         ("text_model", True, "Average first"),
         ("vision_model", True, "Average first"),
     ],
@@ -186,6 +187,9 @@ def test_what_has_no_mean(
 ) -> None:
     model, other = load_model(tiny_model), load_model(tiny_model)
     weights = model.head_state()
+    if changed == "tokenizer":  # of encoders that differ, too, or nobody would ask
+        other.towers.tokenizer.add_tokens(["rosette"])
+        changed = "text_model"
     with torch.no_grad():
         next(getattr(other.towers.clip, changed).parameters()).add_(0.1)
     settings = BundleSettings(model="new", output="out", average="old")

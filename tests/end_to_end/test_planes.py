@@ -207,7 +207,8 @@ def test_killed_backend_keeps_what_is_done_and_segment_goes_on(
 ) -> None:
     viewer, widget = dock()
     tab = widget.segment_tab
-    stack = LazyStack(blobs(12, 96, 96), seconds=0.25)
+    planes = 12
+    stack = LazyStack(blobs(planes, 96, 96), seconds=0.25)
     viewer.add_image(stack.array, contrast_limits=(0, 255), cache=False)
     tab.zoom.setValue(2.0)
     pid = connection.supervisor.ready_client(lambda: False).health().pid
@@ -217,15 +218,15 @@ def test_killed_backend_keeps_what_is_done_and_segment_goes_on(
     finish(tab, qtbot)
     layer = viewer.layers["nucleus"]
     done = sum(bool(plane.any()) for plane in layer.data)
-    assert 2 <= done < 12
+    assert 2 <= done < planes
     assert "press Segment once it is ready" in tab.message.text()
-    assert f"{done} of 12 planes are done and kept" in tab.message.text()
+    assert f"{done} of {planes} planes are done and kept" in tab.message.text()
     assert tab.message.text() in [record.message for record in notification_manager.records]
     stack.computed.clear()
     start(tab)  # waits until the backend is back
     finish(tab, qtbot)
-    assert f"12 of 12 planes segmented ({done} of them before)" in tab.message.text()
-    assert len(stack.computed) == 12 - done
+    assert f"{planes} of {planes} planes segmented ({done} of them before)" in tab.message.text()
+    assert len(stack.computed) == planes - done
     assert all(plane.any() for plane in layer.data)
 
 
