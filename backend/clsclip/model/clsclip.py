@@ -13,6 +13,7 @@ from clsclip.model.clip import ClipTowers
 from clsclip.model.config import HeadSettings
 from clsclip.model.decoder import Decoder
 from clsclip.model.guidance import VisualPrompts, new_guidance
+from clsclip.model.match import Match
 from clsclip.model.presence import Presence, gate
 
 
@@ -43,9 +44,10 @@ class Encoded:
 class ClsClip(nn.Module):
     """Frozen CLIP towers with one projection per replaced layer and a decoder.
 
-    Only the projections L^i, the decoder and, where there is one, the look at a word's presence
-    are trained. Text guides the image, never the reverse. Where the settings ask for another
-    guidance, nothing is replaced, and it is trained instead of the projections.
+    Only the projections L^i, the decoder and, where there are such, the look at a word's presence
+    and the match of patches and words are trained. Text guides the image, never the reverse. Where
+    the settings ask for another guidance, nothing is replaced, and it is trained instead of the
+    projections.
 
     Parameters
     ----------
@@ -82,6 +84,7 @@ class ClsClip(nn.Module):
         self.presence = (
             Presence(towers.width, settings.decoder_width) if settings.presence else None
         )
+        self.match = Match(towers.width, towers.text_width) if settings.match else None
 
     @property
     def first_guided(self) -> int:
@@ -169,12 +172,19 @@ class ClsClip(nn.Module):
         Tensor, shape (B,), or None
             None for a head without :class:`Presence`.
         """
-        tokens = self.guide(encoded.shallow, text_cls)
+        return self.read(self.guide(encoded.shallow, text_cls), encoded, text_cls)
+
+    def read(
+        self, tokens: Tensor, encoded: Encoded, text_cls: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`answer` gives, from the tokens that :meth:`guide` put out."""
         patches = tokens[:, 1:]
         weights = None
         if self.guidance is not None and not isinstance(self.guidance, VisualPrompts):
             weights = self.guidance(patches, text_cls, encoded.grid)
         logits: Tensor = self.decoder(patches, encoded.grid, encoded.detail, weights)
+        if self.match is not None:
+            logits = self.match.gate(logits, patches, text_cls)
         if self.presence is None:
             return logits, None
         presence = self.presence(tokens)

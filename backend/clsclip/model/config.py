@@ -77,6 +77,12 @@ class HeadSettings(Settings):
         description="Whether the head also judges from the whole view if the word is there at "
         "all, and lowers the mask where it is not; the paper does not.",
     )
+    match: bool = Field(
+        False,
+        title="Match",
+        description="Whether the head also compares every patch with the word, and lowers the "
+        "mask where they do not fit; the paper does not.",
+    )
     edge_radius: int = Field(
         0,
         title="Edge radius",

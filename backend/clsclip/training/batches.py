@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -93,6 +94,10 @@ class Batch:
         A true sentence about the whole example; empty where there is none.
     seed : tuple of int
         Another one for every batch of a run, for what is drawn when it is used.
+    cover : tuple of mapping of str to Tensor of float32, shape (m,), length B
+        Part of every patch that a word covers, of each word with a mask; empty unless asked for.
+    vouched : Tensor of bool, shape (B, m)
+        Patches all pixels of which count; empty unless asked for.
     """
 
     images: Tensor
@@ -104,6 +109,8 @@ class Batch:
     absent: tuple[frozenset[str], ...]
     captions: tuple[str, ...]
     seed: tuple[int, ...]
+    cover: tuple[Mapping[str, Tensor], ...] = ()
+    vouched: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
 
 
 def vocabulary(sources: Iterable[Source]) -> tuple[str, ...]:
@@ -133,6 +140,8 @@ class Sampler:
         in the inductive setting of section 5 of the paper, they do not occur at all.
     seed : int
         Not negative.
+    patch : int
+        Side of the patches for which it is told which words they show; 0: it is not.
     numbers : iterator of int, optional
         Numbers of the batches; by default 0, 1, 2...
     drawn : Drawn, optional
@@ -150,13 +159,14 @@ class Sampler:
         seed: int,
         unseen: frozenset[str] = frozenset(),
         image_level: bool = False,
+        patch: int = 0,
         numbers: Iterator[int] | None = None,
         drawn: Drawn | None = None,
     ) -> None:
         self._sources = sources
         self._weights = np.asarray(weights, dtype=float) / sum(weights)
         self._plan, self._pairs = plan, pairs
-        self._image_level = image_level
+        self._image_level, self._patch = image_level, patch
         self._vocabulary = vocabulary(sources)
         self._unseen = withheld(self._vocabulary, unseen)
         self._seed, self._numbers = seed, count() if numbers is None else numbers
@@ -201,6 +211,8 @@ class Sampler:
         images, words, masks, valid, located, captions = [], [], [], [], [], []
         present: list[frozenset[str]] = []
         absent: list[frozenset[str]] = []
+        cover: list[dict[str, Tensor]] = []
+        certain: list[Tensor] = []
         for index in self._rng.choice(len(self._sources), images_asked, p=self._weights):
             drawn = self._sources[index].draw(self._rng)
             view = random_view(drawn, size, self._rng, self._unseen)
@@ -214,6 +226,9 @@ class Sampler:
             images.append(view.image(self._rng))
             captions.append(self._caption(view))
             vouched = view.valid()
+            if self._patch:
+                cover.append({w: _cells(view.mask(w), self._patch) for w in sorted(known)})
+                certain.append(_cells(vouched, self._patch) == 1)
             annotated = sorted(example.present - self._unseen)
             room = self._pairs
             if view.region is not None and view.region[0] in known:
@@ -230,7 +245,8 @@ class Sampler:
         return Batch(
             torch.stack(images), tuple(words), torch.stack(masks), torch.stack(valid),
             torch.tensor(located), tuple(present), tuple(absent), tuple(captions),
-            (self._seed, number),
+            (self._seed, number), tuple(cover),
+            torch.stack(certain) if certain else torch.zeros(0, 0, dtype=torch.bool),
         )  # fmt: skip
 
     def _caption(self, view: View) -> str:
@@ -311,6 +327,59 @@ def _parts(words: Iterable[str]) -> defaultdict[str, set[str]]:
         for part in word.split():
             parts[part].add(word)
     return parts
+
+
+def _cells(plane: Tensor, side: int) -> Tensor:
+    """Part of each patch that is true, row by row, shape (m,)."""
+    return F.avg_pool2d(plane[None].float(), side).flatten()
+
+
+MOST_COMPARED: Final = 64
+"""Most words of the views of a batch with which their patches are compared."""
+
+OTHER_COMPARED: Final = 24
+"""Words beside them that are in no view of the batch, or in few."""
+
+
+def compared_words(batch: Batch, rng: np.random.Generator) -> tuple[str, ...]:
+    """Words with which all patches of a batch are compared: those of its views, and others."""
+    present = sorted(frozenset[str]().union(*batch.present))
+    own = [str(word) for word in rng.permutation(present)[:MOST_COMPARED]]
+    absent = sorted(frozenset[str]().union(*batch.absent) - frozenset(own))
+    return (*own, *(str(word) for word in rng.permutation(absent)[:OTHER_COMPARED]))
+
+
+SHOWN: Final = 0.25
+"""Least part of a patch that a word covers in order to be shown by it."""
+
+
+def match_targets(batch: Batch, words: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Which patches show which words, as far as it is known.
+
+    Parameters
+    ----------
+    batch : Batch
+        With ``cover``.
+    words : sequence of str, length T
+
+    Returns
+    -------
+    shown, hidden : Tensor of bool, shape (B, T, m)
+        Patches that surely show a word, and those that surely do not.
+    somewhere : Tensor of bool, shape (B, T)
+        Words that are in an image, nobody says where.
+    """
+    target, known = target_matrix(batch, words)
+    covered = torch.zeros(len(batch.images), len(words), batch.vouched.shape[1])
+    located = torch.zeros_like(target)
+    for row, cover in enumerate(batch.cover):
+        for column, word in enumerate(words):
+            if word in cover:
+                covered[row, column] = cover[word]
+                located[row, column] = True
+    certain = batch.vouched[:, None]
+    hidden = (covered == 0) & (located | (known & ~target))[..., None] & certain
+    return (covered >= SHOWN) & certain, hidden, target & ~located
 
 
 def target_matrix(batch: Batch, words: Sequence[str]) -> tuple[Tensor, Tensor]:

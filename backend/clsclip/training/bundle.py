@@ -106,7 +106,7 @@ def _detector(given: str, model: Path, scratch: Path) -> Path | None:
 
 
 def _average(model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught: bool) -> None:
-    """Give a model the mean of its weights and those of another one; a look at presence may be new.
+    """Give a model the mean of its weights and those of another one; presence and match may be new.
 
     Training that goes on with other data forgets some of what it knew; the mean of the weights
     before and after keeps most of both (Wortsman et al., Robust fine-tuning of zero-shot models,
@@ -125,7 +125,7 @@ def _average(model: ClsClip, other: ClsClip, settings: BundleSettings, *, taught
     InvalidConfigError
         If there is no mean of the two.
     """
-    any_of = {"presence": False, "edge_radius": 0}
+    any_of = {"presence": False, "match": False, "edge_radius": 0}
     shapes = (each.settings.model_copy(update=any_of) for each in (model, other))
     if len(set(shapes)) > 1:
         raise InvalidConfigError(

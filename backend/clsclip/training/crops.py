@@ -39,7 +39,15 @@ GREY_SHARE: Final = 0.2
 """Share of photographs whose colours are taken away, as scientific cameras do."""
 
 REGION_SHARE: Final = (0.5, 0.1)
-"""Share of views that show one object's box, as ClsCLIP+ does: of photographs, of microscopy."""
+"""Share of views that show one object's box, as ClsCLIP+ does: of photographs, of all others."""
+
+EXACT_ZOOM: Final = (0.6, 2.2)
+"""Range of the model pixels per image pixel of views whose colours and shapes are kept
+(log-uniform)."""
+
+EXACT_LIGHT: Final = 0.15
+"""How much their light and colours change, as a part of what photographs undergo: no pink of
+:mod:`clsclip.training.scenes.colours` turns into red by it."""
 
 REGION_JITTER: Final = 0.04
 """Largest error of such a box, as a part of its height or width."""
@@ -89,7 +97,8 @@ class View:
 
     def image(self, rng: np.random.Generator) -> Tensor:
         """Relit RGB in [0, 1], float32, shape (3, S, S)."""
-        return relight(self.pixels(), self.microscopy, rng)
+        strength = EXACT_LIGHT if self.example.exact else 1.0
+        return relight(self.pixels(), self.microscopy, rng, strength)
 
     def pixels(self) -> Tensor:
         """RGB in [0, 1] as it is, float32, shape (3, S, S)."""
@@ -150,8 +159,9 @@ def random_view(
     """Choose a part of an example and its scale.
 
     Microscopy is zoomed so that its objects take any diameter of :data:`DIAMETERS`, in half of the
-    views one of :data:`LAST_DIAMETERS`; of a photograph the view shows a large part, or little. Of
-    both it may show one object's box with a margin.
+    views one of :data:`LAST_DIAMETERS`; of a photograph the view shows a large part, or little,
+    and may be stretched, but not if words name shapes. Of all it may show one object's box with a
+    margin.
 
     Parameters
     ----------
@@ -165,7 +175,8 @@ def random_view(
     rows, columns = example.image.shape[:2]
     flipped = bool(rng.random() < 0.5)
     boxed = sorted((example.boxes.keys() & example.masks.keys()) - unseen)
-    if boxed and rng.random() < REGION_SHARE[example.diameter is not None]:
+    photograph = example.diameter is None and not example.exact
+    if boxed and rng.random() < REGION_SHARE[not photograph]:
         return _region(example, boxed[int(rng.integers(len(boxed)))], size, flipped, rng)
     if example.diameter is not None:
         low, high = np.log(DIAMETERS if rng.random() < 0.5 else LAST_DIAMETERS)
@@ -174,6 +185,11 @@ def random_view(
         side = max(8, min(side, 2 * max(rows, columns)))
         top, left = _corner(rows, side, rng), _corner(columns, side, rng)
         return View(example, size, top, left, side, side, flipped, int(rng.integers(4)))
+    if example.exact:
+        side = round(size / float(np.exp(rng.uniform(*np.log(EXACT_ZOOM)))))
+        side = max(16, min(side, max(rows, columns)))
+        top, left = _corner(rows, side, rng), _corner(columns, side, rng)
+        return View(example, size, top, left, side, side, flipped, 0)
     side = round(min(rows, columns) * rng.uniform(*PHOTO_PART))
     if rng.random() < CLOSE_SHARE:
         side = round(min(rows, columns) * np.exp(rng.uniform(*np.log(CLOSE_PART))))
@@ -212,7 +228,9 @@ def _region(
     )  # fmt: skip
 
 
-def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor:
+def relight(
+    image: Tensor, microscopy: bool, rng: np.random.Generator, strength: float = 1.0
+) -> Tensor:
     """Change light and colour as microscopes and cameras do.
 
     Parameters
@@ -223,6 +241,8 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
         Also inversion (fluorescence to brightfield), other stains and tints, uneven light; but
         nothing at all in :data:`UNCHANGED_SHARE` of the cases.
     rng : numpy Generator
+    strength : float, in (0, 1]
+        How far brightness, contrast and tint may go; below 1, colours are never taken away.
 
     Returns
     -------
@@ -232,15 +252,15 @@ def relight(image: Tensor, microscopy: bool, rng: np.random.Generator) -> Tensor
         if rng.random() < UNCHANGED_SHARE:
             return image
         image = _restain(image, rng)
-    elif rng.random() < GREY_SHARE:
+    elif strength == 1.0 and rng.random() < GREY_SHARE:
         image = image.mean(0, keepdim=True).expand(3, -1, -1)
     if rng.random() < 0.5:
-        image = image.clamp(1e-4, 1) ** float(np.exp(rng.uniform(-0.6, 0.6)))
+        image = image.clamp(1e-4, 1) ** float(np.exp(strength * rng.uniform(-0.6, 0.6)))
     if rng.random() < 0.6:
-        gain = float(np.exp(rng.uniform(-0.7, 0.3)))
-        image = (image - 0.5) * gain + 0.5 + float(rng.uniform(-0.2, 0.2))
+        gain = float(np.exp(strength * rng.uniform(-0.7, 0.3)))
+        image = (image - 0.5) * gain + 0.5 + strength * float(rng.uniform(-0.2, 0.2))
     if rng.random() < 0.3:
-        gains = np.exp(rng.uniform(-0.25, 0.25, 3)).astype(np.float32)
+        gains = np.exp(strength * rng.uniform(-0.25, 0.25, 3)).astype(np.float32)
         image = image * torch.from_numpy(gains)[:, None, None]
     if rng.random() < 0.25:
         image = _blur(image, float(rng.uniform(0.3, 1.8)))

@@ -33,6 +33,9 @@ class Example:
         Ids of the single objects of a word, 0 = background, where they are told apart.
     captions : tuple of str
         Sentences that are true of the whole image.
+    exact : bool
+        Whether words name colours and shapes that training must not change: a circle that is
+        stretched is none, and a red object without its colour neither.
     """
 
     image: NDArray[np.uint8]
@@ -43,6 +46,7 @@ class Example:
     boxes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     objects: Mapping[str, NDArray[np.integer[Any]]] = field(default_factory=dict)
     captions: tuple[str, ...] = ()
+    exact: bool = False
 
 
 class Source(Protocol):

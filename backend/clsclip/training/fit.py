@@ -29,7 +29,13 @@ from clsclip.model.config import HeadSettings
 from clsclip.model.device import fast_dtype
 from clsclip.model.files import read_json, write_atomically
 from clsclip.model.registry import find_model
-from clsclip.training.batches import Batch, Sampler
+from clsclip.training.batches import (
+    Batch,
+    Sampler,
+    compared_words,
+    match_targets,
+    vocabulary,
+)
 from clsclip.training.board import VIEWS, Board, TensorBoard, event_writer, fixed_views
 from clsclip.training.distributed import ProcessGroup, alone
 from clsclip.training.drawn import Drawn
@@ -37,12 +43,13 @@ from clsclip.training.examples import Source
 from clsclip.training.folds import fold_source
 from clsclip.training.footprint import require_memory
 from clsclip.training.loop import cosine_rate, train
-from clsclip.training.losses import mask_loss, seen_loss
+from clsclip.training.losses import mask_loss, match_loss, seen_loss
 from clsclip.training.prompts import Prompts
 from clsclip.training.recipe import RecipeSettings, Schedule
 from clsclip.training.run import Clock, Run
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import shares, training_sources
+from clsclip.training.word_places import place_words
 from clsclip.words import word_list
 
 SCHEDULE_FILE: Final = "schedule.json"
@@ -69,7 +76,7 @@ class FitSettings(HeadSettings, RecipeSettings):
         "",
         title="Start",
         description="Model whose head to go on from, trained on the same CLIP with the same shape "
-        "(--presence may be new); empty: a new head.",
+        "(--presence and --match may be new); empty: a new head.",
     )
     pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
     encoder_rate: float = Field(
@@ -87,6 +94,20 @@ class FitSettings(HeadSettings, RecipeSettings):
         "frozen, as in the paper.",
         ge=0,
         le=1,
+    )
+    text_steps: int = Field(
+        0,
+        title="Text steps",
+        description="Steps in which the text encoder alone learns to tell apart words that only "
+        "drawn scenes have, before everything else; needs --text-rate. 0: none, as in the paper.",
+        ge=0,
+    )
+    image_level: bool = Field(
+        False,
+        title="Image level",
+        description="Use words without masks, the unseen ones among them, as words of whole "
+        "images, as a CLIP reads them in its pre-training. The paper, whose CLIP was trained "
+        "before, does not use them at all.",
     )
     tensorboard: bool = Field(
         False,
@@ -152,8 +173,10 @@ def fit(
         if share:
             modules[name] = part
             groups.append({"params": _unfrozen(part), "lr": settings.learning_rate * share})
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     clock = run.load_state(modules, optimizer)
+    if settings.text_steps and not clock.step:
+        _place_words(model, sources, settings, tell)
     if group.leads:
         _keep_schedule(schedule, output, clock)
     run.forget_after(clock.step)
@@ -161,6 +184,7 @@ def fit(
     sample = partial(
         Sampler, list(sources.values()), shares(sources, settings.share), pairs=settings.pairs,
         seed=settings.seed, unseen=word_list(settings.unseen),
+        image_level=settings.image_level, patch=towers.patch_size if model.match else 0,
     )  # fmt: skip
     with closing(_board(settings, run, clock, model, sample, group)) as board:
         sampler = sample(
@@ -195,6 +219,20 @@ def fit(
         bundle=torch.float32 if settings.encoder_rate or settings.text_rate else None,
     )  # fmt: skip
     return output
+
+
+def _place_words(
+    model: ClsClip, sources: dict[str, Source], settings: FitSettings, tell: Callable[[str], None]
+) -> None:
+    """Find places for the words of drawn scenes; those of data folders stay where they are."""
+    if not settings.text_rate:
+        raise InvalidConfigError(
+            "--text-steps trains the text encoder, which is frozen without --text-rate. Give both, "
+            "or neither."
+        )
+    held = vocabulary(s for s in sources.values() if not isinstance(s, Scenes))
+    moved = [word for word in vocabulary(sources.values()) if word not in frozenset(held)]
+    place_words(model, moved, held, steps=settings.text_steps, seed=settings.seed, tell=tell)
 
 
 def _keep_schedule(schedule: Schedule, output: Path, clock: Clock) -> None:
@@ -245,7 +283,7 @@ def trained_parts(model: ClsClip) -> torch.nn.ModuleDict:
     """What is trained of a model; its weights have the names of ``ClsClip.head_state``."""
     parts: dict[str, torch.nn.Module | None] = {
         "projections": model.projections, "guidance": model.guidance, "decoder": model.decoder,
-        "presence": model.presence,
+        "presence": model.presence, "match": model.match,
     }  # fmt: skip
     return torch.nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
@@ -262,7 +300,7 @@ def _unfrozen(part: torch.nn.Module) -> list[torch.nn.Parameter]:
 
 
 def _start(name: str, towers: ClipTowers, head: HeadSettings, *, given: bool) -> ClsClip:
-    """A new head, or the one of a model; a look at presence which that one lacks is new.
+    """A new head, or the one of a model; presence and match which that one lacks are new.
 
     Its masks follow edges as before, unless a radius was given.
     """
@@ -271,8 +309,11 @@ def _start(name: str, towers: ClipTowers, head: HeadSettings, *, given: bool) ->
     model = load_model(find_model(name), towers)
     if not given:
         head = head.model_copy(update={"edge_radius": model.settings.edge_radius})
-    presence = model.settings.presence or head.presence
-    changed = {"edge_radius": head.edge_radius, "presence": presence}
+    changed = {
+        "edge_radius": head.edge_radius,
+        "presence": model.settings.presence or head.presence,
+        "match": model.settings.match or head.match,
+    }
     if model.settings.model_copy(update=changed) != head:
         raise InvalidConfigError(
             f"The head of '{name}' has another shape: {model.settings.model_dump()}. Ask for the "
@@ -298,14 +339,31 @@ class HeadLoss:
         self._prompts = Prompts(model)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Mask loss over all (image, word) pairs of a batch, and of the words' presence."""
+        """Losses of all (image, word) pairs of a batch: masks, the words' presence, and matches.
+
+        Words without a mask only say that they are in the image.
+        """
         device = next(self._model.decoder.parameters()).device
         dtype = fast_dtype(device)
+        rng = np.random.default_rng((*batch.seed, 1))
+        match = self._model.match
+        compared = () if match is None else compared_words(batch, rng)
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            text = self._prompts(batch.words, np.random.default_rng((*batch.seed, 1)))
+            texts = self._prompts([*batch.words, *compared], rng)
+            text, others = texts[: len(batch.words)], texts[len(batch.words) :]
             encoded = self._model.encode(batch.images.to(device)).repeat(self._pairs)
-            logits, presence = self._model.answer(encoded, text)
-        losses = {"mask": mask_loss(logits, batch.masks.to(device), batch.valid.to(device))}
+            tokens = self._model.guide(encoded.shallow, text)
+            logits, presence = self._model.read(tokens, encoded, text)
+            fits = None if match is None else match(tokens[:, 1:], others)
+        located, visible = batch.located, batch.masks.flatten(1).any(1) | ~batch.located
+        masks, valid = batch.masks[located].to(device), batch.valid[located].to(device)
+        losses = {"mask": mask_loss(logits[located.to(device)], masks, valid)}
         if presence is not None:
-            losses["presence"] = seen_loss(presence, batch.masks.flatten(1).any(1).to(device))
+            losses["presence"] = seen_loss(presence, visible.to(device))
+        if fits is not None:
+            shown, hidden, somewhere = (
+                each.to(device).repeat_interleave(self._pairs, 0)
+                for each in match_targets(batch, compared)
+            )
+            losses["match"] = match_loss(fits, shown, hidden, somewhere)
         return losses

@@ -33,7 +33,7 @@ def mask_loss(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     size = probability.sum((1, 2)) + target.sum((1, 2))
     dice = 1 - (overlap + 1) / (size + 1)
     filled = (target.sum((1, 2)) > 0).float()
-    return entropy.mean() + (dice * filled).sum() / filled.sum().clamp(min=1)
+    return entropy.sum() / max(len(entropy), 1) + (dice * filled).sum() / filled.sum().clamp(min=1)
 
 
 SEEN_WEIGHT: Final = 0.3
@@ -97,6 +97,41 @@ def presence_loss(logits: Tensor) -> Tensor:
     cells = F.avg_pool2d(logits.float()[:, None], LOOK_CELLS).flatten(1)
     highest = cells.topk(max(1, int(LOOK_PART * cells.shape[1])), dim=1).values.mean(1)
     return F.softplus(-highest).sum()
+
+
+HIDDEN_WEIGHT: Final = 4.0
+"""Weight of all patches that do not show a word, beside all that do."""
+
+SOMEWHERE_WEIGHT: Final = 0.3
+"""Weight of all words that are somewhere in an image, likewise."""
+
+
+def match_loss(logits: Tensor, shown: Tensor, hidden: Tensor, somewhere: Tensor) -> Tensor:
+    """Binary cross-entropy of whether patches show words, for any number of words per view.
+
+    Of a word that is somewhere in an image, nobody says where, the mean over the patches with the
+    highest logits must say yes, as in :func:`presence_loss`.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (P, T, m)
+    shown, hidden : Tensor of bool, shape (P, T, m)
+        Patches that show a word and those that do not; the others do not count.
+    somewhere : Tensor of bool, shape (P, T)
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    logits = logits.float()
+    loss = HIDDEN_WEIGHT * _mean(F.softplus(logits), hidden) + _mean(F.softplus(-logits), shown)
+    highest = logits.topk(max(1, int(LOOK_PART * logits.shape[2])), dim=2).values.mean(2)
+    return loss + SOMEWHERE_WEIGHT * _mean(F.softplus(-highest), somewhere)
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """Mean over what is counted, 0 where nothing is."""
+    return (values * counted).sum() / counted.sum().clamp(min=1)
 
 
 def sigmoid_contrast(similarity: Tensor, target: Tensor, known: Tensor) -> Tensor:

@@ -95,4 +95,5 @@ def _example(scene: Annotations) -> Example:
         diameter=scene.diameter,
         boxes={word: np.array(rows, np.float32) for word, rows in scene.boxes.items()},
         captions=scene.captions,
+        exact=scene.diameter is None,
     )
