@@ -12,13 +12,19 @@ from clsclip.errors import InvalidConfigError
 from clsclip.model.checkpoint import load_model
 from clsclip.model.clsclip import ClsClip
 from clsclip.model.config import HeadSettings
+from clsclip.model.match import Match
 from clsclip.model.presence import gate
 from clsclip.training.losses import mask_loss
 
 
 @pytest.fixture(
-    params=[{}, {"detail_channels": 8}, {"detail_channels": 8, "presence": True}],
-    ids=["paper", "detail", "presence"],
+    params=[
+        {},
+        {"detail_channels": 8},
+        {"detail_channels": 8, "presence": True},
+        {"detail_channels": 8, "presence": True, "match": True},
+    ],
+    ids=["paper", "detail", "presence", "match"],
 )
 def model(tiny_model: Path, request: pytest.FixtureRequest) -> ClsClip:
     """As in the paper, with the decoder's look at the image itself, and with all of ours."""
@@ -97,8 +103,36 @@ def test_presence_is_judged_by_image_and_word(model: ClsClip) -> None:
     assert presence[0] != presence[1]
     tokens = model.guide(both.shallow, words)
     plain = model.decoder(tokens[:, 1:], both.grid, both.detail)
+    if model.match is not None:
+        plain = model.match.gate(plain, tokens[:, 1:], words, both.grid)
     torch.testing.assert_close(logits, gate(plain, presence))
     assert torch.equal(model.decode(both, words), logits)
+
+
+def test_a_mask_is_lowered_where_patches_do_not_fit_the_word() -> None:
+    match = Match(6, 4)
+    with torch.no_grad():
+        match.shift.zero_()
+        match.scale.fill_(30.0)
+    patches, words = torch.randn(2, 12, 6), torch.randn(3, 4)
+    every = match(patches, words)  # all words of all images at once
+    assert every.shape == (2, 3, 12)
+    for image, word in ((0, 2), (1, 0)):
+        alone = match(patches[image, None], words[word].view(1, 1, 4))
+        torch.testing.assert_close(alone[0, 0], every[image, word])
+    with torch.no_grad():  # one that fits the left half of a wide image, and not the right one
+        match.norm = torch.nn.Identity()  # type: ignore[assignment]
+        match.patch.weight.zero_()
+        match.patch.bias.zero_()
+        match.patch.weight[0, 0] = 1.0
+        match.word.weight.zero_()
+        match.word.bias.zero_()
+        match.word.bias[0] = 1.0
+    halves = torch.zeros(1, 12, 6)
+    halves[0, :, 0] = torch.tensor([5.0, 5.0, 5.0, -5.0, -5.0, -5.0]).repeat(2)
+    lowered = match.gate(torch.full((1, 32, 96), 3.0), halves, torch.zeros(1, 4), (2, 6))[0]
+    torch.testing.assert_close(lowered[:, :40], torch.full((32, 40), 3.0))
+    assert float(lowered[:, 56:].detach().max()) < -10
 
 
 def test_detail_knows_no_word(model: ClsClip) -> None:
@@ -122,7 +156,7 @@ def test_training_step_moves_the_head_only_and_reaches_every_projection(model: C
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {id(p) for p in trained} == {
         id(p)
-        for part in (model.projections, model.guidance, model.decoder, model.presence)
+        for part in (model.projections, model.guidance, model.decoder, model.presence, model.match)
         if part is not None
         for p in part.parameters()
     }

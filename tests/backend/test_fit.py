@@ -280,6 +280,33 @@ def test_too_much_memory_is_refused_before_the_start(
     assert "2 images at a time" in capsys.readouterr().err
 
 
+def test_words_of_whole_images_teach_where_they_are(
+    data: Path, tiny_model: Path, tmp_path: Path, interrupted: Callable[[list[str], int], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    fit = command(
+        tiny_model / "clip", data, "--steps=3", "--match", "--image-level", "--text-steps=2",
+        "--text-rate=0.3", "--unseen=nucleus,star",
+    )  # fmt: skip
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main([*fit, f"--output={whole}"]) == 0
+    assert "words: step 2 of 2" in capsys.readouterr().err
+    assert np.isfinite(reports(whole)[0]["match"])
+    interrupted([*fit, f"--output={broken}"], 2)
+    assert main([*fit, f"--output={broken}", "--resume"]) == 0
+    assert_same_run(whole, broken)
+    assert any(name.startswith("match.") for name in load_file(whole / "model.safetensors"))
+    image = np.zeros((40, 48), np.uint8)
+    assert Predictor(str(whole)).segment(image, ["car"]).probabilities.any()
+    without = [option for option in fit if not option.startswith("--text-rate")]
+    assert main([*without, f"--output={tmp_path / 'frozen'}"]) == 2
+    assert "frozen without --text-rate" in capsys.readouterr().err
+    photographs = [*fit, f"--output={tmp_path / 'photographs'}"]
+    photographs.remove("--share=scenes=2")
+    assert main(photographs) == 2
+    assert "leave --text-steps out" in capsys.readouterr().err
+
+
 def test_going_on_from_a_head_with_a_new_look_at_presence(
     data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

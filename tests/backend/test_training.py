@@ -17,7 +17,7 @@ from clsclip.errors import CheckpointError, InvalidConfigError
 from clsclip.model.checkpoint import load_model
 from clsclip.training.bundle import BundleSettings, _average
 from clsclip.training.loop import cosine_rate
-from clsclip.training.losses import mask_loss, presence_loss, sigmoid_contrast
+from clsclip.training.losses import mask_loss, match_loss, presence_loss, sigmoid_contrast
 from clsclip.training.run import Clock, Run
 
 
@@ -41,6 +41,25 @@ def test_mask_loss_falls_with_the_error_and_ignores_invalid_pixels() -> None:
     spoiled[:, 6:] *= -1
     valid[:, 6:] = 0
     assert float(mask_loss(spoiled, target, valid)) < 0.05
+
+
+def test_match_loss_counts_what_is_known_only() -> None:
+    logits = torch.full((1, 3, 4), -9.0)
+    logits[0, 0, :2] = 9  # shown in the first two patches
+    logits[0, 1] = 9  # nobody knows whether it is there
+    shown, hidden = torch.zeros(2, 1, 3, 4, dtype=torch.bool)
+    shown[0, 0, :2] = hidden[0, 0, 2:] = True
+    somewhere = torch.zeros(1, 3, dtype=torch.bool)
+    assert float(match_loss(logits, shown, hidden, somewhere)) < 0.01
+    somewhere[0, 2] = True  # it is in the image, and no patch says so
+    missed = float(match_loss(logits, shown, hidden, somewhere))
+    assert missed > 2
+    logits[0, 2, 3] = 9
+    assert float(match_loss(logits, shown, hidden, somewhere)) < 0.01
+    hidden[0, 1, 0] = True
+    assert float(match_loss(logits, shown, hidden, somewhere)) > missed
+    nothing = torch.zeros_like(shown)
+    assert float(match_loss(logits, nothing, nothing, torch.zeros_like(somewhere))) == 0.0
 
 
 def test_contrast_leaves_unknown_pairs_out() -> None:

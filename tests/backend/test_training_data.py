@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from clsclip.errors import FileError, InvalidConfigError
 from clsclip.predict.regions import ANY_OBJECT
@@ -15,10 +16,12 @@ from clsclip.training.batches import (
     caption_matrix,
     target_matrix,
 )
+from clsclip.training.compared import compared_words, match_targets
 from clsclip.training.crops import random_view
 from clsclip.training.examples import Example
 from clsclip.training.formats import LabelFolder, VocBoxes
 from clsclip.training.prompts import random_prompt
+from clsclip.training.scenes import Scenes
 from clsclip.training.sources import find_sources, shares, training_sources
 from clsclip.training.tokenizer import train_tokenizer
 from clsclip.words import canonical, plural, spellings, word_list
@@ -252,3 +255,34 @@ def test_a_region_counts_inside_its_box_only(rng: np.random.Generator) -> None:
         assert 0.4 < view.boxed().float().mean() < 0.75  # 1 / 1.3 of each side
         assert (view.mask("car") & ~view.boxed()).any()
     assert all(view.boxed().all() for view in views if not view.region)
+
+
+def test_patches_are_compared_with_all_words_of_the_batch(data: Path) -> None:
+    sources = {**find_sources(data), "scenes": Scenes(1, size=64)}
+    sampler = Sampler(list(sources.values()), [1] * 5, plan=lambda _: (8, 64), pairs=2, seed=0,
+                      image_level=True, unseen=frozenset({"nucleus"}), patch=16)  # fmt: skip
+    for _ in range(3):
+        batch = sampler.batch()
+        words = compared_words(batch, np.random.default_rng(0))
+        assert len(set(words)) == len(words)
+        assert frozenset().union(*batch.present) <= set(words)
+        assert len(words) > len(frozenset().union(*batch.present))  # and some others
+        shown, hidden, somewhere = match_targets(batch, words)
+        assert shown.shape == hidden.shape == (8, len(words), 16)
+        assert not (shown & hidden).any()
+        for row, (present, absent) in enumerate(zip(batch.present, batch.absent, strict=True)):
+            for column, word in enumerate(words):
+                told = bool(hidden[row, column].any() or shown[row, column].any())
+                assert bool(somewhere[row, column]) == (
+                    word in present and word not in batch.cover[row]
+                )
+                if word in absent:
+                    assert torch.equal(hidden[row, column], batch.vouched[row])
+                elif word not in present or somewhere[row, column]:
+                    assert not told
+        for pair, word in enumerate(batch.words):
+            row = pair // 2
+            if word in batch.cover[row] and word in words and batch.valid[pair].all():
+                cells = batch.masks[pair].view(4, 16, 4, 16).float().mean((1, 3)).flatten()
+                assert torch.equal(shown[row, words.index(word)], cells >= 0.25)
+        assert "nucleus" not in {word for cover in batch.cover for word in cover}

@@ -184,7 +184,7 @@ class ClsClip(nn.Module):
             weights = self.guidance(patches, text_cls, encoded.grid)
         logits: Tensor = self.decoder(patches, encoded.grid, encoded.detail, weights)
         if self.match is not None:
-            logits = self.match.gate(logits, patches, text_cls)
+            logits = self.match.gate(logits, patches, text_cls, encoded.grid)
         if self.presence is None:
             return logits, None
         presence = self.presence(tokens)

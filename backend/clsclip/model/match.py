@@ -53,23 +53,26 @@ class Match(nn.Module):
         logits = word[..., :-1] @ patch / CHANNELS**0.5 + word[..., -1:]
         return cast(Tensor, logits)
 
-    def gate(self, logits: Tensor, patches: Tensor, text_cls: Tensor) -> Tensor:
+    def gate(
+        self, logits: Tensor, patches: Tensor, text_cls: Tensor, grid: tuple[int, int]
+    ) -> Tensor:
         """Foreground logits, lowered where patches do not fit the word.
 
         Parameters
         ----------
         logits : Tensor, shape (B, H, W)
         patches : Tensor, shape (B, m, D)
-            Row by row, of a grid with the shape of the image.
+            Row by row.
         text_cls : Tensor, shape (B, d)
+        grid : tuple of int
+            Rows and columns of patches.
 
         Returns
         -------
         Tensor, shape (B, H, W)
         """
         fits = self.scale * self(patches, text_cls[:, None]) + self.shift  # (B, 1, m)
-        rows, columns = logits.shape[1:]
-        down = round((patches.shape[1] * rows / columns) ** 0.5)
-        cells = fits.unflatten(2, (down, -1))
-        smooth = F.interpolate(cells, (rows, columns), mode="bilinear", align_corners=False)
+        smooth = F.interpolate(
+            fits.unflatten(2, grid), logits.shape[1:], mode="bilinear", align_corners=False
+        )
         return logits - F.softplus(-smooth[:, 0])

@@ -11,13 +11,12 @@ from typing import Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from clsclip.errors import InvalidConfigError
 from clsclip.predict.regions import ANY_OBJECT
-from clsclip.training.crops import View, random_view
+from clsclip.training.crops import View, patch_parts, random_view
 from clsclip.training.drawn import REMEMBERED, Drawn
 from clsclip.training.examples import Source
 from clsclip.training.prefetch import prefetch
@@ -227,8 +226,8 @@ class Sampler:
             captions.append(self._caption(view))
             vouched = view.valid()
             if self._patch:
-                cover.append({w: _cells(view.mask(w), self._patch) for w in sorted(known)})
-                certain.append(_cells(vouched, self._patch) == 1)
+                cover.append({w: patch_parts(view.mask(w), self._patch) for w in sorted(known)})
+                certain.append(patch_parts(vouched, self._patch) == 1)
             annotated = sorted(example.present - self._unseen)
             room = self._pairs
             if view.region is not None and view.region[0] in known:
@@ -327,59 +326,6 @@ def _parts(words: Iterable[str]) -> defaultdict[str, set[str]]:
         for part in word.split():
             parts[part].add(word)
     return parts
-
-
-def _cells(plane: Tensor, side: int) -> Tensor:
-    """Part of each patch that is true, row by row, shape (m,)."""
-    return F.avg_pool2d(plane[None].float(), side).flatten()
-
-
-MOST_COMPARED: Final = 64
-"""Most words of the views of a batch with which their patches are compared."""
-
-OTHER_COMPARED: Final = 24
-"""Words beside them that are in no view of the batch, or in few."""
-
-
-def compared_words(batch: Batch, rng: np.random.Generator) -> tuple[str, ...]:
-    """Words with which all patches of a batch are compared: those of its views, and others."""
-    present = sorted(frozenset[str]().union(*batch.present))
-    own = [str(word) for word in rng.permutation(present)[:MOST_COMPARED]]
-    absent = sorted(frozenset[str]().union(*batch.absent) - frozenset(own))
-    return (*own, *(str(word) for word in rng.permutation(absent)[:OTHER_COMPARED]))
-
-
-SHOWN: Final = 0.25
-"""Least part of a patch that a word covers in order to be shown by it."""
-
-
-def match_targets(batch: Batch, words: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Which patches show which words, as far as it is known.
-
-    Parameters
-    ----------
-    batch : Batch
-        With ``cover``.
-    words : sequence of str, length T
-
-    Returns
-    -------
-    shown, hidden : Tensor of bool, shape (B, T, m)
-        Patches that surely show a word, and those that surely do not.
-    somewhere : Tensor of bool, shape (B, T)
-        Words that are in an image, nobody says where.
-    """
-    target, known = target_matrix(batch, words)
-    covered = torch.zeros(len(batch.images), len(words), batch.vouched.shape[1])
-    located = torch.zeros_like(target)
-    for row, cover in enumerate(batch.cover):
-        for column, word in enumerate(words):
-            if word in cover:
-                covered[row, column] = cover[word]
-                located[row, column] = True
-    certain = batch.vouched[:, None]
-    hidden = (covered == 0) & (located | (known & ~target))[..., None] & certain
-    return (covered >= SHOWN) & certain, hidden, target & ~located
 
 
 def target_matrix(batch: Batch, words: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -150,6 +150,18 @@ class View:
         return np.rot90(piece[:, ::-1] if self.flipped else piece, self.quarters)
 
 
+def patch_parts(plane: Tensor, side: int) -> Tensor:
+    """Part of each patch that is true, row by row, float32, shape (m,).
+
+    Parameters
+    ----------
+    plane : Tensor of bool, shape (S, S)
+    side : int
+        Of a patch.
+    """
+    return F.avg_pool2d(plane[None].float(), side).flatten()
+
+
 def random_view(
     example: Example,
     size: int,

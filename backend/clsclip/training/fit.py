@@ -29,14 +29,9 @@ from clsclip.model.config import HeadSettings
 from clsclip.model.device import fast_dtype
 from clsclip.model.files import read_json, write_atomically
 from clsclip.model.registry import find_model
-from clsclip.training.batches import (
-    Batch,
-    Sampler,
-    compared_words,
-    match_targets,
-    vocabulary,
-)
+from clsclip.training.batches import Batch, Sampler, vocabulary
 from clsclip.training.board import VIEWS, Board, TensorBoard, event_writer, fixed_views
+from clsclip.training.compared import compared_words, match_targets
 from clsclip.training.distributed import ProcessGroup, alone
 from clsclip.training.drawn import Drawn
 from clsclip.training.examples import Source

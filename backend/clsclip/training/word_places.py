@@ -22,8 +22,8 @@ from clsclip.model.clsclip import ClsClip
 from clsclip.training.loop import cosine_rate
 from clsclip.training.prompts import random_prompt
 
-MOVED: Final = 80
-"""Words per step that are to find their places."""
+MOVED: Final = 40
+"""Words per step that are to find their places, each in two spellings."""
 
 HELD: Final = 32
 """Words per step that are to stay where they are."""
@@ -82,7 +82,7 @@ def place_words(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * cosine_rate(step / steps, warm_up=0.05)
-        words = [moved[i] for i in rng.permutation(len(moved))[:MOVED]]
+        words = 2 * [moved[i] for i in rng.permutation(len(moved))[:MOVED]]
         count = len(words)
         words += [held[i] for i in rng.permutation(len(held))[:HELD]]
         prompts = [random_prompt(word, model.settings.prompt_templates, rng) for word in words]
