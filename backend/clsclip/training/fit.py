@@ -142,6 +142,11 @@ def fit(
     """
     group = group or alone(settings.device)
     device = group.device
+    if settings.text_steps and not settings.text_rate:
+        raise InvalidConfigError(
+            "--text-steps trains the text encoder, which is frozen without --text-rate. Give both, "
+            "or neither."
+        )
     if settings.tensorboard and group.leads:
         event_writer()  # or it is said before anything is done
     sources = _sources(settings, group)
@@ -220,11 +225,6 @@ def _place_words(
     model: ClsClip, sources: dict[str, Source], settings: FitSettings, tell: Callable[[str], None]
 ) -> None:
     """Find places for the words of drawn scenes; those of data folders stay where they are."""
-    if not settings.text_rate:
-        raise InvalidConfigError(
-            "--text-steps trains the text encoder, which is frozen without --text-rate. Give both, "
-            "or neither."
-        )
     held = vocabulary(s for s in sources.values() if not isinstance(s, Scenes))
     moved = [word for word in vocabulary(sources.values()) if word not in frozenset(held)]
     place_words(model, moved, held, steps=settings.text_steps, seed=settings.seed, tell=tell)
