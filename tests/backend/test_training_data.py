@@ -286,3 +286,14 @@ def test_patches_are_compared_with_all_words_of_the_batch(data: Path) -> None:
                 cells = batch.masks[pair].view(4, 16, 4, 16).float().mean((1, 3)).flatten()
                 assert torch.equal(shown[row, words.index(word)], cells >= 0.25)
         assert "nucleus" not in {word for cover in batch.cover for word in cover}
+
+
+def test_views_may_be_asked_one_word_each(data: Path) -> None:
+    sampler = Sampler(list(find_sources(data).values()), [1] * 4, plan=lambda _: (12, 32),
+                      pairs=1, seed=0, image_level=True)  # fmt: skip
+    batches = [sampler.batch() for _ in range(4)]
+    assert all(len(batch.words) == len(batch.masks) == len(batch.valid) == 12 for batch in batches)
+    asked = [pair for batch in batches for pair in zip(batch.words, batch.present, strict=True)]
+    assert any(word == ANY_OBJECT for word, _ in asked)
+    assert any(word in present for word, present in asked)
+    assert any(word not in present and word != ANY_OBJECT for word, present in asked)

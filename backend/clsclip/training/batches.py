@@ -268,7 +268,7 @@ class Sampler:
     ) -> list[str]:
         """Words to ask of a view; ``annotated`` ones where none is certainly absent."""
         rng = self._rng
-        half = count // 2 or int(rng.integers(2))
+        half = count // 2 or min(int(rng.integers(2)), count)
         chosen = [str(w) for w in rng.permutation(sorted(known))[:half]]
         room = min(half + 1, count) - len(chosen)
         chosen += [str(w) for w in rng.permutation(sorted(weak))[: max(room, 0)]]

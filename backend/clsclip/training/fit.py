@@ -73,7 +73,7 @@ class FitSettings(HeadSettings, RecipeSettings):
         description="Model whose head to go on from, trained on the same CLIP with the same shape "
         "(--presence and --match may be new); empty: a new head.",
     )
-    pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=2)
+    pairs: int = Field(4, title="Pairs", description="Words asked of each image.", ge=1)
     encoder_rate: float = Field(
         0.0,
         title="Encoder rate",
