@@ -102,14 +102,20 @@ def presence_loss(logits: Tensor) -> Tensor:
 HIDDEN_WEIGHT: Final = 4.0
 """Weight of all patches that do not show a word, beside all that do."""
 
+NEVER: Final = -1e4
+"""Logit of what is not to be chosen."""
+
 SOMEWHERE_WEIGHT: Final = 0.3
 """Weight of all words that are somewhere in an image, likewise."""
 
 
 def match_loss(logits: Tensor, shown: Tensor, hidden: Tensor, somewhere: Tensor) -> Tensor:
-    """Binary cross-entropy of whether patches show words, for any number of words per view.
+    """Whether patches show words, for any number of words per view, and which words they show.
 
-    Of a word that is somewhere in an image, nobody says where, the mean over the patches with the
+    Two losses are added: the binary cross-entropy of each patch and word; and, for each word that
+    a patch shows, the cross-entropy of choosing it among all that the patch does not show. Most
+    words are easily told from what a patch shows; the second loss looks at those that are not
+    ("red star" where there is a red circle), of which the mean of the first knows little. Of a word that is somewhere in an image, nobody says where, the mean over the patches with the
     highest logits must say yes, as in :func:`presence_loss`.
 
     Parameters
@@ -125,6 +131,8 @@ def match_loss(logits: Tensor, shown: Tensor, hidden: Tensor, somewhere: Tensor)
     """
     logits = logits.float()
     loss = HIDDEN_WEIGHT * _mean(F.softplus(logits), hidden) + _mean(F.softplus(-logits), shown)
+    others = logits.masked_fill(~hidden, NEVER).logsumexp(1, keepdim=True)
+    loss = loss + _mean(F.softplus(others - logits), shown)
     highest = logits.topk(max(1, int(LOOK_PART * logits.shape[2])), dim=2).values.mean(2)
     return loss + SOMEWHERE_WEIGHT * _mean(F.softplus(-highest), somewhere)
 
