@@ -73,6 +73,25 @@ def meaning(name: str) -> str:
     return word if word in _ONE_THING else name
 
 
+def other_spellings(words: Iterable[str]) -> dict[str, str]:
+    """Spellings that mean exactly the same as one of some words, and that word.
+
+    Plurals, and names of the same thing; what is itself one of the words is left out, and so are
+    spellings that mean only a part of it, as "woman" does of "person".
+
+    >>> other_spellings(["star", "red blood cell"])["stars"]
+    'star'
+    """
+    known = dict.fromkeys(words)
+    found: dict[str, str] = {}
+    for word in known:
+        listed = _SPELLINGS.get(word, (plural(word),))
+        for spelling in listed if word in _ONE_THING else listed[:1]:
+            if spelling not in known:
+                found.setdefault(spelling, word)
+    return found
+
+
 def word_list(text: str) -> frozenset[str]:
     """Class words from a text with commas, or from a file with one word per line.
 

@@ -126,8 +126,9 @@ def test_a_run_that_was_killed_ends_like_one_that_was_not(
     finally:
         torch.set_num_threads(threads)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    recipe = json.loads((tmp_path / "killed" / "config.json").read_text())["training"]
-    assert (recipe["steps"], recipe["effective_batch"]) == (6, 4)
+    config = read_config(tmp_path / "killed")
+    assert (config.training["steps"], config.training["effective_batch"]) == (6, 4)
+    assert {"nucleus", "car", "red star"} <= set(config.words)
     image = np.zeros((40, 48), np.uint8)
     assert Predictor(str(tmp_path / "killed")).segment(image, ["car"]).probabilities.any()
 
@@ -296,6 +297,19 @@ def test_words_of_whole_images_teach_where_they_are(
     assert main([*fit, f"--output={broken}", "--resume"]) == 0
     assert_same_run(whole, broken)
     assert any(name.startswith("match.") for name in load_file(whole / "model.safetensors"))
+    assert {"nucleus", "star"} <= set(read_config(whole).words)
+    on = command(tiny_model / "clip", data, "--steps=1", f"--start={whole}", "--match",
+                 f"--output={tmp_path / 'on'}", "--unseen=star,car")  # fmt: skip
+    on[1] = f"--clip={whole / 'clip'}"
+    assert main(on) == 0
+    words = read_config(tmp_path / "on").words
+    assert len(set(words)) == len(words)
+    assert {"star", "car"} <= set(words)  # of the run before
+    alone = [*fit, f"--output={tmp_path / 'alone'}", "--steps=1"]
+    assert main([option for option in alone if option != "--image-level"]) == 0
+    words = read_config(tmp_path / "alone").words
+    assert "circle" in words
+    assert not {"star", "red star", "nucleus"} & set(words)
     image = np.zeros((40, 48), np.uint8)
     assert Predictor(str(whole)).segment(image, ["car"]).probabilities.any()
     without = [option for option in fit if not option.startswith("--text-rate")]

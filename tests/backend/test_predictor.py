@@ -19,6 +19,7 @@ from clsclip.errors import (
     InvalidWordError,
     UnknownModelError,
 )
+from clsclip.model.checkpoint import load_model, save_model
 from clsclip.model.device import (
     choose_device,
     describe_device,
@@ -65,6 +66,24 @@ def test_articles_mean_nothing(predictor: Predictor, rng: np.random.Generator, t
     image = rng.integers(0, 255, (60, 70), dtype=np.uint8)
     plain, other = (predictor.segment(image, [word], zoom=1.0) for word in ("nucleus", typed))
     np.testing.assert_array_equal(plain.probabilities, other.probabilities)
+
+
+def test_spellings_of_words_that_the_model_has_read_mean_nothing(
+    tiny_model: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    model, folder = load_model(tiny_model), tmp_path / "model"
+    save_model(model, folder, source="", bundle=torch.float32, words=("cell", "red blood cell"))
+    predictor = Predictor(str(folder), device="cpu")
+    image = rng.integers(0, 255, (70, 80), dtype=np.uint8)
+
+    def seen(word: str) -> list[int]:
+        return predictor.segment(image, [word], zoom=1.0).probabilities[0].ravel().tolist()
+
+    assert seen("cell") == seen("Cells") == seen("the  cells.")
+    assert seen("red blood cell") == seen("erythrocytes") != seen("cell")
+    assert seen("star") != seen("stars")  # for all that is known, something else
+    predictor.teach(["star"], model.head_state(), "taught")
+    assert seen("star") == seen("Stars")
 
 
 def test_one_window_equals_the_network(predictor: Predictor, rng: np.random.Generator) -> None:

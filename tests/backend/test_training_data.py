@@ -24,7 +24,7 @@ from clsclip.training.prompts import random_prompt
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import find_sources, shares, training_sources
 from clsclip.training.tokenizer import train_tokenizer
-from clsclip.words import canonical, plural, spellings, word_list
+from clsclip.words import canonical, other_spellings, plural, spellings, word_list
 
 
 def test_words() -> None:
@@ -36,6 +36,14 @@ def test_words() -> None:
     assert "a nucleus" in spellings("nucleus")
     assert "an ant" in spellings("ant")
     assert all(canonical(form) == "nucleus" for form in spellings("nucleus")[:-1])
+
+
+def test_spellings_that_mean_the_same() -> None:
+    same = other_spellings(["nucleus", "star", "red star", "person", "skis", "stars of mine"])
+    assert same["nuclei"] == same["cell nucleus"] == "nucleus"
+    assert (same["stars"], same["red stars"], same["people"]) == ("star", "red star", "person")
+    assert not {"woman", "man", "human", "ski", "skis", "star"} & same.keys()
+    assert "stars" not in other_spellings(["star", "stars"])
 
 
 def test_every_text_can_be_encoded_and_read_back() -> None:

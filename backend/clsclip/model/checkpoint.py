@@ -83,6 +83,7 @@ def save_model(
     training: Mapping[str, Any] | None = None,
     bundle: torch.dtype | None = None,
     word_heads: Sequence[WordHead] = (),
+    words: Sequence[str] = (),
 ) -> None:
     """Write a model directory.
 
@@ -103,6 +104,8 @@ def save_model(
         the one of the files.
     word_heads : sequence of WordHead
         Heads of taught words.
+    words : sequence of str
+        Canonical words that training read.
 
     Raises
     ------
@@ -110,8 +113,9 @@ def save_model(
     """
     with atomic_directory(Path(path)) as draft:
         _write_model(
-            model, draft, source, revision, description, training, bundle, word_heads=word_heads
-        )
+            model, draft, source, revision, description, training, bundle,
+            word_heads=word_heads, words=words,
+        )  # fmt: skip
 
 
 def save_run_model(
@@ -125,6 +129,7 @@ def save_run_model(
     bundle: torch.dtype | None = None,
     clip: Path | None = None,
     word_heads: Sequence[WordHead] = (),
+    words: Sequence[str] = (),
 ) -> None:
     """Make a run directory a model directory; its other files stay.
 
@@ -133,7 +138,7 @@ def save_run_model(
 
     Parameters
     ----------
-    model, source, revision, description, training, bundle, word_heads
+    model, source, revision, description, training, bundle, word_heads, words
         As :func:`save_model` takes them.
     run : Path
         Exists.
@@ -151,7 +156,7 @@ def save_run_model(
         raise FileError(f"'{run}' cannot be written ({error}).") from error
     try:
         _write_model(
-            model, draft, source, revision, description, training, bundle, clip, word_heads
+            model, draft, source, revision, description, training, bundle, clip, word_heads, words
         )
         (run / CONFIG_FILE).unlink(missing_ok=True)
         if (draft / BASE_FOLDER).is_dir():
@@ -169,7 +174,7 @@ def save_run_model(
 def _write_model(
     model: ClsClip, draft: Path, source: str, revision: str | None, description: str,
     training: Mapping[str, Any] | None, bundle: torch.dtype | None, clip: Path | None = None,
-    word_heads: Sequence[WordHead] = (),
+    word_heads: Sequence[WordHead] = (), words: Sequence[str] = (),
 ) -> None:  # fmt: skip
     """Fill a folder that nobody reads yet."""
     try:
@@ -186,6 +191,7 @@ def _write_model(
             description=description,
             base=BaseWeights(source=source, revision=revision, sha256=model.towers.fingerprint()),
             head=model.settings,
+            words=tuple(words),
             word_heads=tuple(each.words for each in word_heads),
             training=dict(training or {}),
         )

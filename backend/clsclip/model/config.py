@@ -150,6 +150,11 @@ class ModelConfig(Settings):
     description: str = ""
     base: BaseWeights
     head: HeadSettings
+    words: tuple[str, ...] = Field(
+        (),
+        description="Canonical words that training read, if it is known: other spellings of them "
+        "are read as these.",
+    )
     word_heads: tuple[tuple[str, ...], ...] = Field(
         (),
         description="Canonical words of each further head of the same shape, which answers for "

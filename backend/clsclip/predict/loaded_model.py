@@ -1,4 +1,8 @@
-"""A network in memory, the heads of the words that it was taught, and the words asked so far."""
+"""A network in memory, the heads of the words that it was taught, and the words asked so far.
+
+A spelling that means the same as a word which the model has read, such as its plural, is read as
+that word: how a person spells it does not matter.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,12 @@ from clsclip.config import DEFAULT_MODEL
 from clsclip.errors import InvalidConfigError
 from clsclip.model.checkpoint import load_word_heads
 from clsclip.model.clsclip import ClsClip
+from clsclip.model.config import read_config
 from clsclip.model.network import Network, load_network
 from clsclip.model.word_heads import HeadChoice, WordHead, head_like, with_word_head
 from clsclip.predict.asked import Asked
 from clsclip.predict.wording import without_article
+from clsclip.words import other_spellings
 
 _MAX_CACHED_WORDS: Final = 4096
 
@@ -47,9 +53,12 @@ class LoadedModel:
         self._name = name
         self.network = load_network(folder, device, dtype)
         self._heads: tuple[WordHead, ...] = ()
+        self._words: tuple[str, ...] = ()
         if isinstance(self.network, ClsClip):
             self._heads = load_word_heads(folder, self.network)
+            self._words = read_config(folder).words
         self._head_of = self._choice()
+        self._spellings = self._known_spellings()
         self._text_cls: dict[tuple[str, bool], Tensor] = {}
 
     def require_clsclip(self, purpose: str) -> ClsClip:
@@ -90,6 +99,8 @@ class LoadedModel:
         new = WordHead(tuple(words), head_like(self.require_clsclip("be taught"), head))
         self._heads = with_word_head(self._heads, new)
         self._head_of = self._choice()
+        self._spellings = self._known_spellings()
+        self._text_cls.clear()
 
     def ask(self, words: Sequence[str], templates: bool) -> Asked:
         """Words as the network is asked for them, each with the head that answers for it."""
@@ -103,11 +114,17 @@ class LoadedModel:
             return HeadChoice(network, self._heads)
         return lambda _: network
 
+    def _known_spellings(self) -> dict[str, str]:
+        """Other spellings of the words that the model has read, and those words."""
+        return other_spellings([*(w for each in self._heads for w in each.words), *self._words])
+
     def _word(self, word: str, templates: bool) -> Tensor:
         """What a word is to the network (T^cls), shape (d,), remembered."""
         key = (word, templates)
         if key not in self._text_cls:
             if len(self._text_cls) >= _MAX_CACHED_WORDS:
                 self._text_cls.clear()
-            self._text_cls[key] = self.network.text_cls([without_article(word)], templates)[0]
+            bare = without_article(word)
+            read = self._spellings.get(" ".join(bare.lower().split()), bare)
+            self._text_cls[key] = self.network.text_cls([read], templates)[0]
         return self._text_cls[key]

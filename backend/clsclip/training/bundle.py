@@ -84,6 +84,7 @@ def bundle(settings: BundleSettings) -> Path:
             model, output, source="", training=recipe,
             description=settings.description or config.description,
             bundle=getattr(torch, settings.dtype), word_heads=load_word_heads(folder, model),
+            words=config.words,
         )  # fmt: skip
         if detector is not None:
             shutil.copytree(detector, output / DETECTOR_FOLDER)

@@ -296,7 +296,8 @@ def _save(
     settings: FinetuneSettings, report: Report, taught: Sequence[Taught],
 ) -> None:  # fmt: skip
     """Write model and report; a CLIP and a detector inside the older model come along."""
-    base = read_config(origin).base
+    older = read_config(origin)
+    base = older.base
     inside = origin / base.source  # or a folder elsewhere, which stays there
     recipe = {
         **_public(settings).model_dump(mode="json"), "start": str(origin), "steps": report.steps,
@@ -306,6 +307,7 @@ def _save(
         model, output, source=base.source, revision=base.revision, training=recipe,
         description=settings.description or f"Taught {', '.join(report.words)}",
         clip=inside if inside.is_dir() and inside.parent == origin else None, word_heads=heads,
+        words=older.words,
     )  # fmt: skip
     try:
         if (origin / DETECTOR_FOLDER).is_dir():

@@ -25,7 +25,7 @@ from clsclip.errors import DeviceError, FileError, InvalidConfigError
 from clsclip.model.checkpoint import load_model, save_run_model
 from clsclip.model.clip import ClipTowers, load_towers
 from clsclip.model.clsclip import ClsClip
-from clsclip.model.config import HeadSettings
+from clsclip.model.config import HeadSettings, read_config
 from clsclip.model.device import fast_dtype
 from clsclip.model.files import read_json, write_atomically
 from clsclip.model.registry import find_model
@@ -45,7 +45,7 @@ from clsclip.training.run import Clock, Run
 from clsclip.training.scenes import Scenes
 from clsclip.training.sources import shares, training_sources
 from clsclip.training.word_places import place_words
-from clsclip.words import word_list
+from clsclip.words import withheld, word_list
 
 SCHEDULE_FILE: Final = "schedule.json"
 
@@ -217,6 +217,7 @@ def fit(
             "effective_batch": schedule.effective_batch, "edge_radius": model.edge_radius,
         },
         bundle=torch.float32 if settings.encoder_rate or settings.text_rate else None,
+        words=_words_read(sources, settings),
     )  # fmt: skip
     return output
 
@@ -261,6 +262,16 @@ def _images(sources: dict[str, Source], settings: FitSettings) -> int:
     """Images that are drawn from, scenes not counted."""
     given = zip(sources.values(), shares(sources, settings.share), strict=True)
     return sum(len(s) for s, share in given if share > 0 and not isinstance(s, Scenes))
+
+
+def _words_read(sources: dict[str, Source], settings: FitSettings) -> tuple[str, ...]:
+    """Words that the head has read, those of the model that it went on from among them."""
+    words = vocabulary(sources.values())
+    unread = frozenset[str]()
+    if not settings.image_level:
+        unread = withheld(words, word_list(settings.unseen))
+    older = read_config(find_model(settings.start)).words if settings.start else ()
+    return tuple(dict.fromkeys([*older, *(word for word in words if word not in unread)]))
 
 
 def _board(

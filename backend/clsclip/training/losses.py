@@ -115,7 +115,8 @@ def match_loss(logits: Tensor, shown: Tensor, hidden: Tensor, somewhere: Tensor)
     Two losses are added: the binary cross-entropy of each patch and word; and, for each word that
     a patch shows, the cross-entropy of choosing it among all that the patch does not show. Most
     words are easily told from what a patch shows; the second loss looks at those that are not
-    ("red star" where there is a red circle), of which the mean of the first knows little. Of a word that is somewhere in an image, nobody says where, the mean over the patches with the
+    ("red star" where there is a red circle), of which the mean of the first knows little. Of a
+    word that is somewhere in an image, nobody says where, the mean over the patches with the
     highest logits must say yes, as in :func:`presence_loss`.
 
     Parameters
