@@ -83,6 +83,8 @@ def test_start_pause_resume_correct_accept_and_run_again(
     assert Path(model.file(0).file) == folder / "broken.png"
     assert model.file(0).error
 
+    # the list may be older than the state of its batch
+    wait(qtbot, lambda: model.file(2) is not None and model.file(2).labels)
     tab.files.table.clicked.emit(model.index(2, NAME))
     wait(qtbot, lambda: tab.review.file is not None and not tab.review.busy)
     layer, file = tab.review.labels, Path(tab.review.file.labels)

@@ -64,6 +64,8 @@ def rows(output: Path) -> dict[str, dict[str, str]]:
 
 
 def open_row(tab: BatchTab, row: int, qtbot: QtBot) -> None:
+    file = tab.files.model.file  # the list may be older than the state of its batch
+    wait(qtbot, lambda: (listed := file(row)) is not None and listed.labels)
     tab.files.table.clicked.emit(tab.files.model.index(row, NAME))
     wait(qtbot, lambda: tab.review.file is not None and tab.review.file.number == row)
     wait(qtbot, lambda: not tab.review.busy)
