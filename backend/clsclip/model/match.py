@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CHANNELS = 32
+CHANNELS: Final = 32
 """Length of the vectors that are compared."""
 
 
