@@ -53,7 +53,7 @@ def place_words(
     Parameters
     ----------
     model : ClsClip
-        Its text encoder is changed.
+        Its text encoder is changed; its weights must be free to move.
     moved : sequence of str
         Words that it has not read so far.
     held : sequence of str
