@@ -24,6 +24,35 @@ BUSY_SECONDS: Final = 5.0
 _T = TypeVar("_T")
 
 
+def patiently(work: Callable[[], _T], cancelled: threading.Event) -> _T:
+    """Do a request again if the backend died over it or is busy.
+
+    Parameters
+    ----------
+    work : callable
+        Makes the request, with a backend that is ready; called once or more.
+    cancelled : threading.Event
+        Set when nobody wants the answer any more; ends the waiting for a busy backend.
+
+    Raises
+    ------
+    BackendDiedError
+        After ``MOST_DEATHS`` deaths.
+    ClsClipError
+        What else ``work`` raises.
+    """
+    deaths = 0
+    while True:
+        try:
+            return work()
+        except BackendDiedError:
+            deaths += 1
+            if deaths == MOST_DEATHS:
+                raise
+        except BusyError:
+            cancelled.wait(BUSY_SECONDS)
+
+
 class PatientBackend:
     """Asks one request after the other, in the thread that calls.
 
@@ -65,7 +94,7 @@ class PatientBackend:
             with self._supervisor.asking(self.cancelled.is_set) as client:
                 return client.window(model).image_size
 
-        return self._patiently(told)
+        return patiently(told, self.cancelled)
 
     def ask(self, request: SegmentRequest, image: NDArray[Any]) -> Segmentation:
         """Segment an image, once more if the backend died over it or is busy.
@@ -85,16 +114,4 @@ class PatientBackend:
             job.run()
             return job.result()
 
-        return self._patiently(answer)
-
-    def _patiently(self, work: Callable[[], _T]) -> _T:
-        deaths = 0
-        while True:
-            try:
-                return work()
-            except BackendDiedError:
-                deaths += 1
-                if deaths == MOST_DEATHS:
-                    raise
-            except BusyError:
-                self.cancelled.wait(BUSY_SECONDS)
+        return patiently(answer, self.cancelled)

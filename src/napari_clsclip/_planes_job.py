@@ -15,6 +15,7 @@ from clsclip.errors import InvalidImageError
 from clsclip.segmentation import Segmentation
 from clsclip.wire import Progress, SegmentRequest
 from napari_clsclip._layers import Plane
+from napari_clsclip._patient_backend import patiently
 from napari_clsclip._predicted_objects import PredictedObjects
 from napari_clsclip._result_patches import Prediction
 from napari_clsclip._segment_job import SegmentJob, read_plane
@@ -40,7 +41,8 @@ class PlanesJob:
     """Segments planes one after the other in daemon threads; the Qt thread polls it.
 
     At most one plane is read ahead. A plane that cannot be segmented (NaN, a missing file) does
-    not keep the others from it; every other error ends the job.
+    not keep the others from it, and one over which the backend died is asked for again; every
+    other error ends the job.
 
     Parameters
     ----------
@@ -159,12 +161,15 @@ class PlanesJob:
                 raise image
             return image
 
-        job = SegmentJob(self._supervisor, plane, self._request, self._objects, read)
-        self._current = job
-        if self._stopped.is_set():
-            job.cancel()  # a cancel() just before did not see this job
-        job.run()
-        try:
+        def predict() -> Prediction:
+            job = SegmentJob(self._supervisor, plane, self._request, self._objects, read)
+            self._current = job
+            if self._stopped.is_set():
+                job.cancel()  # a cancel() just before did not see this job
+            job.run()
             return self._prepare(job.result(), job.objects)
+
+        try:
+            return patiently(predict, self._stopped)
         except InvalidImageError as error:
             return error

@@ -32,9 +32,9 @@ _NAMED_PLANES: Final = 3
 class PlanesRun:
     """A job over many planes, and the layer that it fills. All methods are for the Qt thread.
 
-    Planes that the layer has with the same settings are left out, so a run that was cancelled,
-    or whose backend died, goes on where it was. Planes in which the user has painted are not
-    touched.
+    Planes that the layer has with the same settings are left out, so a run that was cancelled
+    goes on where it was; one whose backend died goes on once it is back. Planes in which the user
+    has painted are not touched.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class PlanesRun:
         """What the run does now, in words for the user."""
         number = min(self.ended + 1, self.total)
         where = f"plane {number:,} of {self._count}"
-        if self.ended == len(self._earlier) and status.state is BackendState.STARTING:
+        if status.state is BackendState.STARTING:
             return f"Waiting for the backend to start, then {where} …"
         progress = self._job.progress
         many = progress is not None and progress.total > 1

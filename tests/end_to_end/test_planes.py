@@ -21,6 +21,7 @@ from pytestqt.qtbot import QtBot
 from clsclip.wire import SegmentRequest
 from napari_clsclip._channels_row import LAYERS
 from napari_clsclip._connection import BackendConnection
+from napari_clsclip._patient_backend import MOST_DEATHS
 from napari_clsclip._scope import Scope
 from napari_clsclip._segment_tab import SegmentTab
 from ticking import Ticks
@@ -39,12 +40,18 @@ def blobs(*shape: int) -> NDArray[np.uint8]:
 
 
 class LazyStack:
-    """A Dask array of one chunk per plane, and the planes that were computed, in order."""
+    """A Dask array of one chunk per plane, and the planes that were computed, in order.
+
+    A plane is computed once the event of its first index in ``readable`` is set, as all are.
+    """
 
     def __init__(self, planes: NDArray[Any], seconds: float = 0.0) -> None:
         self.planes = planes
         self.computed: list[tuple[int, ...]] = []
         self.threads: set[int] = set()
+        self.readable = [threading.Event() for _ in planes]
+        for event in self.readable:
+            event.set()
         hidden = planes.ndim - 2
 
         def load(block_info: dict) -> NDArray[Any]:
@@ -52,6 +59,7 @@ class LazyStack:
             self.computed.append(position)
             self.threads.add(threading.get_ident())
             time.sleep(seconds)
+            self.readable[position[0]].wait(60)
             return planes[position][(None,) * hidden]
 
         chunks = tuple((1,) * length for length in planes.shape[:hidden])
@@ -202,31 +210,60 @@ def test_plane_with_nan_is_named_and_the_others_go_on(dock: Dock, qtbot: QtBot) 
     assert text in [record.message for record in notification_manager.records]
 
 
-def test_killed_backend_keeps_what_is_done_and_segment_goes_on(
+def test_run_goes_on_when_a_killed_backend_is_back(
     dock: Dock, qtbot: QtBot, connection: BackendConnection
 ) -> None:
     viewer, widget = dock()
     tab = widget.segment_tab
-    planes = 12
-    stack = LazyStack(blobs(planes, 96, 96), seconds=0.25)
+    planes = 6
+    stack = LazyStack(blobs(planes, 96, 96))
     viewer.add_image(stack.array, contrast_limits=(0, 255), cache=False)
-    tab.zoom.setValue(2.0)
-    pid = connection.supervisor.ready_client(lambda: False).health().pid
+    viewer.dims.set_current_step(0, 0)
+    stack.computed.clear()
+    stack.readable[3].clear()
+    killed = connection.supervisor.ready_client(lambda: False).health().pid
     start(tab)
-    wait_for_planes(tab, qtbot, 2)
-    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    wait_for_planes(tab, qtbot, 3)
+    os.kill(killed, getattr(signal, "SIGKILL", signal.SIGTERM))
+    stack.readable[3].set()
+    finish(tab, qtbot)
+    assert f"{planes} of {planes} planes segmented" in tab.message.text()
+    assert connection.supervisor.ready_client(lambda: False).health().pid != killed
+    assert all(plane.any() for plane in viewer.layers["nucleus"].data)
+    assert len(stack.computed) == planes  # none was read twice
+
+
+def test_backend_that_dies_again_and_again_ends_the_run_and_segment_goes_on(
+    dock: Dock, qtbot: QtBot, connection: BackendConnection
+) -> None:
+    viewer, widget = dock()
+    tab = widget.segment_tab
+    planes = 3
+    stack = LazyStack(blobs(planes, 512, 512))
+    viewer.add_image(stack.array, contrast_limits=(0, 255), cache=False)
+    viewer.dims.set_current_step(0, 0)
+    stack.readable[1].clear()
+    tab.zoom.setValue(8.0)  # takes long
+    connection.stop()  # the deaths of other tests do not count
+    start(tab)
+    wait_for_planes(tab, qtbot, 1)
+    stack.readable[1].set()
+    for _ in range(MOST_DEATHS):
+        qtbot.waitUntil(lambda: ", step " in tab.message.text(), timeout=MILLISECONDS)
+        pid = connection.supervisor.ready_client(lambda: False).health().pid
+        os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        qtbot.waitUntil(lambda: ", step " not in tab.message.text(), timeout=MILLISECONDS)
     finish(tab, qtbot)
     layer = viewer.layers["nucleus"]
-    done = sum(bool(plane.any()) for plane in layer.data)
-    assert 2 <= done < planes
+    assert [bool(plane.any()) for plane in layer.data] == [True, False, False]
     assert "press Segment once it is ready" in tab.message.text()
-    assert f"{done} of {planes} planes are done and kept" in tab.message.text()
+    assert f"1 of {planes} planes are done and kept" in tab.message.text()
     assert tab.message.text() in [record.message for record in notification_manager.records]
     stack.computed.clear()
     start(tab)  # waits until the backend is back
     finish(tab, qtbot)
-    assert f"{planes} of {planes} planes segmented ({done} of them before)" in tab.message.text()
-    assert len(stack.computed) == planes - done
+    assert f"{planes} of {planes} planes segmented (1 of them before)" in tab.message.text()
+    assert len(stack.computed) == planes - 1
     assert all(plane.any() for plane in layer.data)
 
 
