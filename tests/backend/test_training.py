@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from clsclip import Predictor
 from clsclip.cli.train import main
 from clsclip.errors import CheckpointError, InvalidConfigError
-from clsclip.model.checkpoint import load_model
+from clsclip.model.checkpoint import load_model, save_model
+from clsclip.model.config import read_config
 from clsclip.training.bundle import BundleSettings, _average
 from clsclip.training.loop import cosine_rate
 from clsclip.training.losses import mask_loss, match_loss, presence_loss, sigmoid_contrast
@@ -215,6 +216,15 @@ def test_what_has_no_mean(
     with pytest.raises(InvalidConfigError, match=told):
         _average(model, other, settings, taught=taught)
     assert all(torch.equal(weights[name], each) for name, each in model.head_state().items())
+
+
+def test_a_mean_has_read_the_words_of_both(tiny_model: Path, tmp_path: Path) -> None:
+    model = load_model(tiny_model)
+    for name, words in (("new", ["red cell", "nucleus"]), ("old", ["cell", "nucleus"])):
+        save_model(model, tmp_path / name, source="", bundle=torch.float32, words=words)
+    new, old, mean = (str(tmp_path / name) for name in ("new", "old", "mean"))
+    assert main(["bundle", "--model", new, "--average", old, "--output", mean]) == 0
+    assert read_config(Path(mean)).words == ("cell", "nucleus", "red cell")
 
 
 def test_state_round_trip_and_foreign_states(tmp_path: Path) -> None:

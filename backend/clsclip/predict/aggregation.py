@@ -17,6 +17,7 @@ from clsclip.predict.box_outline import outline_unseen
 from clsclip.predict.regions import Box, Frame, share_frames, trusted
 from clsclip.predict.steps import Steps
 from clsclip.predict.transforms import resize
+from clsclip.predict.whole_image import quantise
 
 MAX_MAGNIFICATION: Final = 3.0
 """Model pixels per image pixel beyond which a region gets more context instead. On annotated boxes
@@ -46,6 +47,8 @@ class Seen:
         earlier one (non-maximum suppression) own nothing, nor do those that show none.
     zoom : float
         Median over the regions of model pixels per image pixel.
+    regions : int
+        How many there are.
     unseen : int
         Regions in which the network did not see the word, for which a person had vouched.
     """
@@ -54,7 +57,40 @@ class Seen:
     trust: Tensor
     owners: Tensor
     zoom: float
+    regions: int
     unseen: int
+
+    def with_whole(self, whole: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """What is seen in the regions; where the whole image was looked at too, the mean of both.
+
+        Outside of the regions, the look at the whole image counts alone.
+
+        Parameters
+        ----------
+        whole : ndarray of uint8, shape (H, W), optional
+            Probabilities of that look in steps of 1/255.
+
+        Returns
+        -------
+        ndarray of uint8, shape (H, W)
+            In the same steps.
+        """
+        probability = self.probability
+        if whole is not None:
+            anywhere = torch.from_numpy(whole).to(probability.device) / 255
+            probability = probability / 2 + (1 - self.trust / 2) * anywhere
+        return quantise(probability)
+
+    @property
+    def reservation(self) -> str:
+        """What is to be said of regions in which the word was not seen; empty if there are none."""
+        if not self.unseen:
+            return ""
+        where = "it" if self.regions == 1 else f"{self.unseen} of them"
+        return (
+            f" The model did not see the word in {where}: the outline there is drawn from colours, "
+            "or an ellipse where they do not tell."
+        )
 
 
 def look_inside(
@@ -124,7 +160,9 @@ def look_inside(
                 joined.add(int(index), boxes[index], frames[f], shown, owns=owns)
         steps.done()
     zooms = [size / max(frames[place].height, frames[place].width) for place in places]
-    return Seen(joined.probability, joined.trust, joined.owners, float(np.median(zooms)), unseen)
+    return Seen(
+        joined.probability, joined.trust, joined.owners, float(np.median(zooms)), len(boxes), unseen
+    )
 
 
 def owners_of(inside: Mapping[int, Seen], shape: tuple[int, int, int]) -> NDArray[np.uint16] | None:

@@ -17,19 +17,19 @@ from clsclip.errors import InvalidConfigError
 from clsclip.model.checkpoint import model_version
 from clsclip.model.device import choose_device, device_faults, fast_dtype
 from clsclip.model.registry import find_model
-from clsclip.predict.aggregation import Seen, look_inside, owners_of
+from clsclip.predict.aggregation import look_inside, owners_of
 from clsclip.predict.asked import Asked
 from clsclip.predict.attention import attention_maps, attentive_towers, replaces_cls
 from clsclip.predict.loaded_model import LoadedModel
 from clsclip.predict.regions import ANY_OBJECT, Box, check_regions
+from clsclip.predict.regions_used import regions_given, windows_used
 from clsclip.predict.steps import Steps
 from clsclip.predict.strips import WindowNetwork
-from clsclip.predict.tiling import OVERLAP, window_boxes
+from clsclip.predict.tiling import OVERLAP
 from clsclip.predict.transforms import resize, to_rgb, to_tensor
-from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at_image, quantise
+from clsclip.predict.whole_image import WINDOWS_PER_BATCH, NetworkInput, look_at_image
 from clsclip.regions.drawn import boxes_within
 from clsclip.regions.generators import Generators, Proposals
-from clsclip.regions.suppression import MOST_REGIONS
 from clsclip.segmentation import AttentionMaps, RegionUsed, Segmentation
 from clsclip.typed_words import check_words
 from clsclip.zoom import whole_image_zoom
@@ -239,7 +239,7 @@ class Predictor:
         proposed = check_regions(regions, checked, shape)
         used = [proposal.used for proposal in proposals]
         if proposed and not used:
-            used = [_given(proposed.get(word, ())) for word in checked]
+            used = [regions_given(proposed.get(word, ())) for word in checked]
         with torch.inference_mode(), device_faults(self.device):
             pixels = to_tensor(rgb).to(self.device)
             asked = self._ask(checked, templates)
@@ -264,22 +264,25 @@ class Predictor:
                 look_at_image(pixels, asked.pick(free), zoom, self._reads, steps) if free else []
             )
             anywhere = dict(zip(free, whole, strict=True))
-            ordered = [
-                _joined(inside[k], anywhere.get(k)) if k in inside else anywhere[k]
+            probabilities = [
+                inside[k].with_whole(anywhere[k][0] if k in around else None)
+                if k in inside
+                else anywhere[k][0]
                 for k in range(len(checked))
             ]
-        for k, (_, seen_at) in enumerate(ordered):
+        zooms = [inside[k].zoom if k in inside else anywhere[k][1] for k in range(len(checked))]
+        for k, zoom_of in enumerate(zooms):
             if proposals and proposals[k].tiled:
-                used[k] = self._tiles(shape, seen_at)
+                used[k] = windows_used(shape, self._reads.windows(shape, zoom_of))
         return Segmentation(
-            probabilities=np.stack([probabilities for probabilities, _ in ordered]),
+            probabilities=np.stack(probabilities),
             words=checked,
             model=self.name,
             model_version=self.version,
-            zooms=tuple(seen_at for _, seen_at in ordered),
+            zooms=tuple(zooms),
             seconds=time.perf_counter() - started,
             region_reasons=tuple(
-                proposal.reason + _unseen(inside.get(k), len(proposal.boxes))
+                proposal.reason + (inside[k].reservation if k in inside else "")
                 for k, proposal in enumerate(proposals)
             ),
             proposals=tuple(used),
@@ -416,46 +419,6 @@ class Predictor:
 
     def _ask(self, words: Sequence[str], templates: bool) -> Asked:
         return self._loaded.ask(words, templates)
-
-    def _tiles(self, shape: tuple[int, int], zoom: float) -> tuple[RegionUsed, ...]:
-        """The windows at a zoom; none if they are too many to be shown."""
-        boxes = window_boxes(shape, self._reads.windows(shape, zoom))
-        if len(boxes) > MOST_REGIONS:
-            return ()
-        return tuple(RegionUsed(box, None, "tile") for box in boxes)
-
-
-def _given(boxes: Sequence[Box]) -> tuple[RegionUsed, ...]:
-    """Regions that the caller names."""
-    return tuple(
-        RegionUsed((float(top), float(left), float(bottom), float(right)), None, "given")
-        for top, left, bottom, right in boxes
-    )
-
-
-def _unseen(inside: Seen | None, boxes: int) -> str:
-    """What is to be said of boxes in which the word was not seen, and an outline was drawn."""
-    if inside is None or not inside.unseen:
-        return ""
-    where = "it" if boxes == 1 else f"{inside.unseen} of them"
-    return (
-        f" The model did not see the word in {where}: the outline there is drawn from colours, or "
-        "an ellipse where they do not tell."
-    )
-
-
-def _joined(
-    inside: Seen, anywhere: tuple[NDArray[np.uint8], float] | None
-) -> tuple[NDArray[np.uint8], float]:
-    """What is seen in regions; where the whole image was looked at too, the mean of both looks.
-
-    Outside of the regions, the look at the whole image counts alone.
-    """
-    probability = inside.probability
-    if anywhere is not None:
-        whole = torch.from_numpy(anywhere[0]).to(probability.device) / 255
-        probability = probability / 2 + (1 - inside.trust / 2) * whole
-    return quantise(probability), inside.zoom
 
 
 def _check_zoom(zoom: float | None) -> None:

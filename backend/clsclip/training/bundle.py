@@ -71,11 +71,12 @@ def bundle(settings: BundleSettings) -> Path:
     if settings.commit:
         recipe["commit"] = settings.commit
     output = Path(settings.output)
-    model = load_model(folder)
+    model, words = load_model(folder), config.words
     if settings.average:
         older = find_model(settings.average)
         _average(model, load_model(older), settings, taught=bool(config.word_heads))
         recipe["averaged_with"] = model_version(older)
+        words = tuple(sorted({*words, *read_config(older).words}))
     if settings.edge_radius is not None:
         model.settings = model.settings.model_copy(update={"edge_radius": settings.edge_radius})
     with tempfile.TemporaryDirectory() as scratch:  # what is replaced may be where it comes from
@@ -84,7 +85,7 @@ def bundle(settings: BundleSettings) -> Path:
             model, output, source="", training=recipe,
             description=settings.description or config.description,
             bundle=getattr(torch, settings.dtype), word_heads=load_word_heads(folder, model),
-            words=config.words,
+            words=words,
         )  # fmt: skip
         if detector is not None:
             shutil.copytree(detector, output / DETECTOR_FOLDER)
