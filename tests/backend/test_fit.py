@@ -312,13 +312,26 @@ def test_words_of_whole_images_teach_where_they_are(
     assert not {"star", "red star", "nucleus"} & set(words)
     image = np.zeros((40, 48), np.uint8)
     assert Predictor(str(whole)).segment(image, ["car"]).probabilities.any()
-    without = [option for option in fit if not option.startswith("--text-rate")]
-    assert main([*without, f"--output={tmp_path / 'frozen'}"]) == 2
-    assert "frozen without --text-rate" in capsys.readouterr().err
     photographs = [*fit, f"--output={tmp_path / 'photographs'}"]
     photographs.remove("--share=scenes=2")
     assert main(photographs) == 2
     assert "leave --text-steps out" in capsys.readouterr().err
+
+
+def test_words_stay_where_they_were_placed(
+    data: Path, tiny_model: Path, tmp_path: Path, interrupted: Callable[[list[str], int], None]
+) -> None:
+    fit = command(tiny_model / "clip", data, "--steps=3", "--match", "--text-steps=2")
+    short, broken = tmp_path / "short", tmp_path / "broken"
+    assert main([*fit, "--steps=1", f"--output={short}"]) == 0
+    interrupted([*fit, f"--output={broken}"], 2)
+    assert main([*fit, f"--output={broken}", "--resume"]) == 0
+    before, placed, trained = (
+        load_file(folder / "clip" / "model.safetensors") for folder in (tiny_model, short, broken)
+    )
+    text = {name for name in placed if name.startswith("text_model.encoder.")}
+    assert any(not torch.equal(before[name], placed[name]) for name in text)
+    assert all(torch.equal(placed[name], trained[name]) for name in placed)
 
 
 def test_going_on_from_a_head_with_a_new_look_at_presence(

@@ -1,10 +1,10 @@
 """Train the ClsCLIP head on frozen towers (sections 3.3 and 5 of the paper).
 
 Only the projections L^i, the decoder and the look at a word's presence move; the visual encoder
-only if ``encoder_rate`` is set, the text encoder if ``text_rate`` is, which the paper does not do.
-Each step asks several words of each image, absent ones among them with an empty mask, so that the
-word matters; the layers below N1 run once per image. By steps or epochs, two runs of one seed are
-the same, and so is one that was killed and went on (on one machine, by one process).
+only if ``encoder_rate`` is set, the text encoder if ``text_rate`` or ``text_steps`` is, which the
+paper does not do. Each step asks several words of each image, absent ones among them with an empty
+mask, so that the word matters; the layers below N1 run once per image. By steps or epochs, two runs
+of one seed are the same, and so is one that was killed and went on (on one machine, by one process).
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class FitSettings(HeadSettings, RecipeSettings):
         0,
         title="Text steps",
         description="Steps in which the text encoder alone learns to tell apart words that only "
-        "drawn scenes have, before everything else; needs --text-rate. 0: none, as in the paper.",
+        "drawn scenes have, before everything else. 0: none, as in the paper.",
         ge=0,
     )
     image_level: bool = Field(
@@ -142,11 +142,6 @@ def fit(
     """
     group = group or alone(settings.device)
     device = group.device
-    if settings.text_steps and not settings.text_rate:
-        raise InvalidConfigError(
-            "--text-steps trains the text encoder, which is frozen without --text-rate. Give both, "
-            "or neither."
-        )
     if settings.tensorboard and group.leads:
         event_writer()  # or it is said before anything is done
     sources = _sources(settings, group)
@@ -173,6 +168,8 @@ def fit(
         if share:
             modules[name] = part
             groups.append({"params": _unfrozen(part), "lr": settings.learning_rate * share})
+    if settings.text_steps:  # its checkpoint has to tell where the words were placed
+        modules["text"] = towers.clip.text_model
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     clock = run.load_state(modules, optimizer)
     if settings.text_steps and not clock.step:
@@ -216,7 +213,7 @@ def fit(
             **settings.model_dump(mode="json"), "steps": clock.step,
             "effective_batch": schedule.effective_batch, "edge_radius": model.edge_radius,
         },
-        bundle=torch.float32 if settings.encoder_rate or settings.text_rate else None,
+        bundle=torch.float32 if _trains_encoders(settings) else None,
         words=_words_read(sources, settings),
     )  # fmt: skip
     return output
@@ -228,7 +225,16 @@ def _place_words(
     """Find places for the words of drawn scenes; those of data folders stay where they are."""
     held = vocabulary(s for s in sources.values() if not isinstance(s, Scenes))
     moved = [word for word in vocabulary(sources.values()) if word not in frozenset(held)]
+    encoder = model.towers.clip.text_model
+    _unfrozen(encoder)
     place_words(model, moved, held, steps=settings.text_steps, seed=settings.seed, tell=tell)
+    if not settings.text_rate:
+        encoder.requires_grad_(False)
+
+
+def _trains_encoders(settings: FitSettings) -> bool:
+    """Whether the weights of the CLIP change."""
+    return bool(settings.encoder_rate or settings.text_rate or settings.text_steps)
 
 
 def _keep_schedule(schedule: Schedule, output: Path, clock: Clock) -> None:
