@@ -3,8 +3,9 @@
 Only the projections L^i, the decoder and the look at a word's presence move; the visual encoder
 only if ``encoder_rate`` is set, the text encoder if ``text_rate`` or ``text_steps`` is, which the
 paper does not do. Each step asks several words of each image, absent ones among them with an empty
-mask, so that the word matters; the layers below N1 run once per image. By steps or epochs, two runs
-of one seed are the same, and so is one that was killed and went on (on one machine, by one process).
+mask, so that the word matters; the layers below N1 run once per image. By steps or epochs, two
+runs of one seed are the same, and so is one that was killed and went on (on one machine, by one
+process).
 """
 
 from __future__ import annotations
