@@ -16,8 +16,7 @@ from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.predict.box_outline import outline_unseen
 from clsclip.predict.regions import Box, Frame, share_frames, trusted
 from clsclip.predict.steps import Steps
-from clsclip.predict.transforms import resize
-from clsclip.predict.whole_image import quantise
+from clsclip.predict.transforms import quantise, resize
 
 MAX_MAGNIFICATION: Final = 3.0
 """Model pixels per image pixel beyond which a region gets more context instead. On annotated boxes

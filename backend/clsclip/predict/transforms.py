@@ -1,4 +1,4 @@
-"""Image arrays to network input; training and prediction share these functions."""
+"""Image arrays to network input, and its answer back; training and prediction share these."""
 
 from __future__ import annotations
 
@@ -85,3 +85,9 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pixels.shape[2:]) == size:
         return pixels
     return F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def quantise(probability: Tensor) -> NDArray[np.uint8]:
+    """Probabilities in steps of 1/255, on the CPU."""
+    quantised: NDArray[np.uint8] = (probability * 255).round().to(torch.uint8).cpu().numpy()
+    return quantised

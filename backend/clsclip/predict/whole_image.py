@@ -19,7 +19,7 @@ from clsclip.config import DEFAULT_THRESHOLD
 from clsclip.predict.asked import Asked
 from clsclip.predict.steps import Steps
 from clsclip.predict.tiling import Windows, plan_windows, window_weight
-from clsclip.predict.transforms import resize
+from clsclip.predict.transforms import quantise, resize
 from clsclip.zoom import COMPANION, REFINEMENTS, refined_zoom, whole_image_zoom
 
 WINDOWS_PER_BATCH: Final = 8
@@ -86,12 +86,6 @@ def look_at_image(
         for k, seen in zip(chosen, second, strict=True):
             resized[k] = (resized[k] + resize(seen[None, None], shape)[0, 0]) / 2
     return [(quantise(seen), seen_at) for seen, seen_at in zip(resized, zooms, strict=True)]
-
-
-def quantise(probability: Tensor) -> NDArray[np.uint8]:
-    """Probabilities in steps of 1/255, on the CPU."""
-    quantised: NDArray[np.uint8] = (probability * 255).round().to(torch.uint8).cpu().numpy()
-    return quantised
 
 
 def look(
