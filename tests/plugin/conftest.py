@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from napari_clsclip._client import Client
+from napari_clsclip._connection import BackendConnection
+from often_asked import often_asked
 from stub_backend import ANSWER, GONE, HEALTH, JSON, PATIENCE, Stub
 
 
@@ -20,6 +22,14 @@ def stub() -> Iterator[Stub]:
     server.replies["DELETE"] = lambda path, body: GONE
     yield server
     server.stop()
+
+
+@pytest.fixture
+def connection(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, qapp: object
+) -> Iterator[BackendConnection]:
+    """The connection that widgets share is one to the stub of a file, which is asked often."""
+    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from napari_clsclip._batch_start import preview
 from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._widget import ClsClipWidget
-from often_asked import often_asked
 from shown_texts import cut_off
 from stub_batches import BatchStub, batch
 from ticking import Ticks
@@ -36,13 +35,6 @@ def stub() -> Iterator[BatchStub]:
     server = BatchStub()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def connection(
-    stub: BatchStub, monkeypatch: pytest.MonkeyPatch, qapp: object
-) -> Iterator[BackendConnection]:
-    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture

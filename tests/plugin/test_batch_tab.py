@@ -18,7 +18,6 @@ from napari_clsclip._batch_files import PAGE
 from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._widget import ClsClipWidget
-from often_asked import often_asked
 from shown_texts import cut_off
 from stub_backend import Reply
 from stub_batches import BEGUN, BatchStub, batch
@@ -34,14 +33,6 @@ def stub() -> Iterator[BatchStub]:
     server = BatchStub()
     yield server
     server.stop()
-
-
-@pytest.fixture
-def connection(
-    stub: BatchStub, monkeypatch: pytest.MonkeyPatch, qapp: object
-) -> Iterator[BackendConnection]:
-    """The shared connection is one to the server, which is asked often."""
-    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from napari_clsclip._connection import BackendConnection
 from napari_clsclip._curve import IOU_COLOR, LOSS_COLOR, OLD_COLOR
 from napari_clsclip._learn_tab import LearnTab
 from napari_clsclip._widget import ClsClipWidget
-from often_asked import often_asked
 from shown_texts import cut_off
 from stub_backend import Reply
 from stub_training import BEGUN, TrainingStub, annotation, training
@@ -39,14 +38,6 @@ def stub() -> Iterator[TrainingStub]:
     server.annotations = [annotation(BEGUN - timedelta(hours=1), "rosette")] * 5
     yield server
     server.stop()
-
-
-@pytest.fixture
-def connection(
-    stub: TrainingStub, monkeypatch: pytest.MonkeyPatch, qapp: object
-) -> Iterator[BackendConnection]:
-    """The shared connection is one to the server, which is asked often."""
-    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture

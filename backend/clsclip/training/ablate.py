@@ -50,7 +50,7 @@ TABLE_FILE: Final = "ablation.md"
 FIGURES_FILE: Final = "figures.json"
 
 NOT_ASKED: Final = (
-    "guidance", "replaced_layers", "presence", "start", "encoder_rate", "text_rate",
+    "guidance", "replaced_layers", "presence", "start", "encoder_rate", "text_rate", "text_steps",
     "description",
 )  # fmt: skip
 """Fields of :class:`clsclip.training.fit.FitSettings` that a variant decides, or that no variant of

@@ -17,6 +17,7 @@ from clsclip.errors import InvalidConfigError
 from clsclip.instances import InstanceOptions
 from clsclip.predict.predictor import Predictor
 from clsclip.predict.regions import Box, inside
+from clsclip.predict.regions_used import regions_given
 from clsclip.segmentation import RegionUsed
 from clsclip.training.disturb import disturb, disturb_mask
 from clsclip.training.evaluate_objects import ObjectEvaluation, ObjectFigures, require_objects
@@ -177,7 +178,7 @@ def _proposals(
 ) -> tuple[RegionUsed, ...]:
     """Regions that are taken as masks."""
     if settings.regions in ANNOTATED:
-        return tuple(RegionUsed(box, None, "given") for box in question.boxes)
+        return regions_given(question.boxes)
     mode = cast(RegionMode, settings.regions)
     return predictor.propose(image, [question.asked], mode, detector=settings.detector)[0]
 

@@ -16,7 +16,6 @@ from clsclip.wire_batch import BatchFile
 from napari_clsclip._batch_tab import BatchTab
 from napari_clsclip._connection import BackendConnection
 from napari_clsclip._widget import ClsClipWidget
-from often_asked import often_asked
 from reviewing import NAME_OF_BATCH, Open, wait
 from stub_batches import BatchStub, batch, write_pair
 
@@ -31,13 +30,6 @@ def stub(tmp_path: Path) -> Iterator[BatchStub]:
     server.batches = [batch(state="done", files=5, done=4, failed=1)]
     yield server
     server.stop()
-
-
-@pytest.fixture
-def connection(
-    stub: BatchStub, monkeypatch: pytest.MonkeyPatch, qapp: object
-) -> Iterator[BackendConnection]:
-    yield from often_asked(stub.url, monkeypatch)
 
 
 @pytest.fixture
