@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import npe2
 import pytest
 from napari import Viewer
 from napari.components import ViewerModel
-from napari.plugins import _initialize_plugins
 from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QWidget
 
@@ -35,7 +35,7 @@ def stub(tmp_path: Path) -> Iterator[BatchStub]:
 @pytest.fixture
 def open_tab(connection: BackendConnection, qtbot: QtBot) -> Iterator[Open]:
     """Show the tab once the table is filled; without a viewer in a window of its own."""
-    _initialize_plugins()  # so that a viewer without window can open files
+    npe2.PluginManager.instance().discover()  # so that a viewer without window can open files
     alive: list[QWidget] = []
 
     def make(viewer: Viewer | ViewerModel) -> BatchTab:
