@@ -11,6 +11,7 @@ from clsclip.training.scenes import RECENT, Scenes
 from clsclip.training.scenes.biology import WORDS as BIOLOGY
 from clsclip.training.scenes.colours import COLOURS, vary
 from clsclip.training.scenes.shapes import SHAPES, draw_shape
+from clsclip.training.scenes.stained import stained_section
 from clsclip.training.scenes.textures import MATERIALS, PATTERNS, Grid
 from clsclip.training.scenes.wording import article, counted, listed
 from clsclip.words import spellings
@@ -212,3 +213,22 @@ def test_drawn_scenes_are_seen_again_and_renewed(rng: np.random.Generator) -> No
     drawn = [id(scenes.draw(rng)) for _ in range(2 * RECENT)]
     assert len(set(drawn[:RECENT])) == RECENT
     assert RECENT < len(set(drawn)) < 1.6 * RECENT
+
+
+def test_a_brown_label_may_fill_the_cytoplasm_around_blue_nuclei() -> None:
+    """Then brown says nothing about nuclei: it lies beside them, and they stay bluer than it."""
+    rng, filled = np.random.default_rng(8), 0
+    for _ in range(40):
+        picture = stained_section(rng, 192)
+        nuclei, tissue = (
+            np.logical_or.reduce([s.labels > 0 for s in picture.structures if s.word == word])
+            for word in ("nucleus", "tissue")
+        )
+        if {structure.word for structure in picture.structures} != {"nucleus", "tissue"}:
+            continue
+        blueness = picture.pixels[..., 2] - picture.pixels[..., 0]
+        brown = (blueness < -0.15) & tissue & ~nuclei  # eosin is pink: not that far
+        if brown.mean() > 0.1:
+            filled += 1
+            assert blueness[nuclei].mean() > blueness[brown].mean() + 0.1
+    assert filled >= 3
