@@ -1,15 +1,18 @@
-"""What the comparison of patches and words tells apart: colours, patterns, shapes.
+"""What patches of drawn objects tell of colours, patterns and shapes, and what words make of it.
 
-    python benchmarks/compared.py [--model mini] [--scenes 100]
+    python benchmarks/compared.py [--model mini] [--scenes 300]
 
 For each drawn object, the words of each kind are compared with its patches (``--match`` of
-``fit``); right is the word that should fit best of its kind and does. Beside it the mean cosine of
-the text tokens of the kind's words: those that lie close together are hard to tell apart.
+``fit``); right is the word that should fit best of its kind and does. Beside it how many a linear
+classifier gets right that reads the same patches (ridge regression on three quarters of the
+objects, told the rest): what it cannot tell either, the encoder does not say. Then the mean cosine
+of the text tokens of the kind's words, for those that lie close together are hard to tell apart.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -26,15 +29,45 @@ from clsclip.training.scenes.colours import COLOURS
 from clsclip.training.scenes.shapes import SHAPES
 from clsclip.training.scenes.textures import PATTERNS
 
-SEED, MOST = 777, 2000
+SEED, MOST = 777, 20_000
 COVERED = 0.6
 """Part of a patch that an object must cover."""
+
+RIDGE = 30.0
+"""Weight of the squared coefficients of the linear classifier, of standardised channels."""
 
 KINDS = {
     "colours": [f"{name} object" for name in COLOURS],
     "patterns": [f"{name} object" for name in PATTERNS],
     "shapes": list(SHAPES),
 }
+
+
+@dataclass
+class Kind:
+    """What is known of the drawn objects of a kind."""
+
+    places: list[int] = field(default_factory=list)
+    """Which of the kind's words each is."""
+
+    right: list[bool] = field(default_factory=list)
+    """Whether that word fits best."""
+
+    seen: list[Tensor] = field(default_factory=list)
+    """Mean and deviation of its patches, shape (2 D,)."""
+
+
+def read_linearly(seen: Tensor, places: Tensor, count: int) -> float:
+    """Part of the last quarter that a linear classifier, fitted to the others, gets right.
+
+    ``seen`` of shape (n, d), ``places`` of shape (n,): one of ``count`` classes each.
+    """
+    fitted = 3 * len(seen) // 4
+    x = (seen - seen[:fitted].mean(0)) / (seen[:fitted].std(0) + 1e-6)
+    wanted = F.one_hot(places[:fitted], count).float() - 1 / count
+    known = x[:fitted]
+    weights = torch.linalg.solve(known.T @ known + RIDGE * torch.eye(x.shape[1]), known.T @ wanted)
+    return float(((x[fitted:] @ weights).argmax(1) == places[fitted:]).float().mean())
 
 
 def mean_cosine(tokens: Tensor) -> float:
@@ -47,13 +80,13 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--scenes", type=int, default=300)
     args = parser.parse_args()
     model = load_model(find_model(args.model)).eval()
     if model.match is None:
         parser.error(f"The model '{args.model}' compares nothing; train one with fit --match.")
     side = model.image_size
-    right: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+    found = {kind: Kind() for kind in KINDS}
     drawn = Scenes(SEED, count=MOST)
     examples = (drawn[index] for index in range(len(drawn)))
     with torch.inference_mode():
@@ -72,13 +105,21 @@ def main() -> int:
                     whole = resize(mask, (side, side))[0]
                     covered = F.avg_pool2d(whole, model.patch_size).flatten() > COVERED
                     if covered.any():
+                        shown = F.layer_norm(patches[0, covered], patches.shape[-1:])
+                        spread = shown.std(0, correction=0)
+                        found[kind].seen.append(torch.cat([shown.mean(0), spread]))
+                        found[kind].places.append(place)
                         best = fits[:, covered].mean(1).argmax()
-                        right[kind].append(int(best) == place)
-    print("| kind | words | objects | told right | mean cosine of the words |")
-    print("| --- | --- | --- | --- | --- |")
+                        found[kind].right.append(int(best) == place)
+    print("| kind | words | chance | objects | told right | linearly | cosine of the words |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind, words in KINDS.items():
-        share, near = np.mean(right[kind]), mean_cosine(tokens[kind])
-        print(f"| {kind} | {len(words)} | {len(right[kind])} | {share:.1%} | {near:.2f} |")
+        of = found[kind]
+        readable = read_linearly(torch.stack(of.seen), torch.tensor(of.places), len(words))
+        print(
+            f"| {kind} | {len(words)} | {1 / len(words):.0%} | {len(of.places)} "
+            f"| {np.mean(of.right):.1%} | {readable:.1%} | {mean_cosine(tokens[kind]):.2f} |"
+        )
     return 0
 
 
