@@ -10,6 +10,7 @@ from clsclip.training.examples import Example, Source
 from clsclip.training.scenes import RECENT, Scenes
 from clsclip.training.scenes.biology import WORDS as BIOLOGY
 from clsclip.training.scenes.colours import COLOURS, vary
+from clsclip.training.scenes.fluorescence import fluorescence
 from clsclip.training.scenes.shapes import SHAPES, draw_shape
 from clsclip.training.scenes.stained import stained_section
 from clsclip.training.scenes.textures import MATERIALS, PATTERNS, Grid
@@ -232,3 +233,8 @@ def test_a_brown_label_may_fill_the_cytoplasm_around_blue_nuclei() -> None:
             filled += 1
             assert blueness[nuclei].mean() > blueness[brown].mean() + 0.1
     assert filled >= 3
+
+
+def test_a_picture_is_never_left_without_anything_to_see() -> None:
+    for seed in range(300):  # in so small a picture, objects easily come to lie outside
+        assert fluorescence(np.random.default_rng(seed), 4).structures

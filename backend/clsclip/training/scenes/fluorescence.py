@@ -63,6 +63,8 @@ def _labelled(rng: np.random.Generator, size: int) -> Labelled:
 def fluorescence(rng: np.random.Generator, size: int) -> Picture:
     """Bright structures on a dark background, in grey or in the colours of channels."""
     labelled = _labelled(rng, size)
+    while not labelled.bright:  # by chance nothing came to lie in the picture
+        labelled = _labelled(rng, size)
     structures = labelled.bright
     style = rng.random()
     names: list[str] = []
