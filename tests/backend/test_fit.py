@@ -297,6 +297,15 @@ def test_words_of_whole_images_teach_where_they_are(
     assert main([*fit, f"--output={broken}", "--resume"]) == 0
     assert_same_run(whole, broken)
     assert any(name.startswith("match.") for name in load_file(whole / "model.safetensors"))
+    strict = tmp_path / "strict"
+    bundle = ["bundle", f"--model={whole}", f"--output={strict}", "--match-scale=3"]
+    assert main([*bundle, "--match-shift=-2"]) == 0
+    head = load_file(strict / "model.safetensors")
+    assert (head["match.scale"].item(), head["match.shift"].item()) == (3, -2)
+    assert read_config(strict).training["match"] == {"scale": 3, "shift": -2}
+    bundle[1] = f"--model={tiny_model}"
+    assert main(bundle) == 2
+    assert "train it with fit --match" in capsys.readouterr().err
     assert {"nucleus", "star"} <= set(read_config(whole).words)
     on = command(tiny_model / "clip", data, "--steps=1", f"--start={whole}", "--match",
                  f"--output={tmp_path / 'on'}", "--unseen=star,car")  # fmt: skip

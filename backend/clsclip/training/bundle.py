@@ -55,6 +55,19 @@ class BundleSettings(Settings):
         ge=0,
         le=64,
     )
+    match_scale: float | None = Field(
+        None,
+        title="Match scale",
+        description="Of a model with --match: factor of the logits of its comparison of patches "
+        "and words before they lower a mask. Empty: as it was learnt.",
+        gt=0,
+    )
+    match_shift: float | None = Field(
+        None,
+        title="Match shift",
+        description="What is added to them; the lower, the better a patch must fit the word to be "
+        "marked. Empty: as it was learnt.",
+    )
     commit: str = Field("", title="Commit", description="Commit of the code that trained it.")
 
 
@@ -79,6 +92,8 @@ def bundle(settings: BundleSettings) -> Path:
         words = tuple(sorted({*words, *read_config(older).words}))
     if settings.edge_radius is not None:
         model.settings = model.settings.model_copy(update={"edge_radius": settings.edge_radius})
+    if given := _set_match(model, settings):
+        recipe["match"] = given
     with tempfile.TemporaryDirectory() as scratch:  # what is replaced may be where it comes from
         detector = _detector(settings.detector, folder, Path(scratch))
         save_model(
@@ -90,6 +105,31 @@ def bundle(settings: BundleSettings) -> Path:
         if detector is not None:
             shutil.copytree(detector, output / DETECTOR_FOLDER)
     return output
+
+
+def _set_match(model: ClsClip, settings: BundleSettings) -> dict[str, float]:
+    """Give the comparison of patches and words the numbers that were asked for.
+
+    Returns
+    -------
+    dict of str to float
+        Those numbers, by their names in :class:`clsclip.model.match.Match`.
+
+    Raises
+    ------
+    InvalidConfigError
+        If the model compares nothing.
+    """
+    asked = {"scale": settings.match_scale, "shift": settings.match_shift}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and model.match is None:
+        raise InvalidConfigError(
+            f"'{settings.model}' compares no patches with words: --match-scale and --match-shift "
+            "have no meaning for it. Leave them out, or train it with fit --match."
+        )
+    for name, value in given.items():
+        getattr(model.match, name).data.fill_(value)
+    return given
 
 
 def _detector(given: str, model: Path, scratch: Path) -> Path | None:
