@@ -28,6 +28,9 @@ from clsclip.training.scenes.textures import PATTERNS
 
 SEED, MOST = 4242, 20_000
 
+MARKED = 128
+"""Probability, of 255, from which a pixel is marked."""
+
 FEWEST = 200
 """Pixels from which objects, or the background, count."""
 
@@ -69,7 +72,7 @@ def main() -> int:
             asked.setdefault(kind_of(str(word)), str(word))
         zoom = predictor.whole_image_zoom(example.image.shape[:2])
         found = predictor.segment(example.image, list(asked.values()), zoom=zoom)
-        for kind, mask in zip(asked, found.probabilities > 0.5, strict=True):
+        for kind, mask in zip(asked, found.probabilities >= MARKED, strict=True):
             for name, place in places.items():
                 if place.sum() >= FEWEST:
                     marked[kind][name].append(float(mask[place].mean()))
