@@ -25,7 +25,7 @@ from torch import Tensor
 from clsclip.config import DEFAULT_MODEL
 from clsclip.model.checkpoint import load_model
 from clsclip.model.clsclip import ClsClip
-from clsclip.model.presence import gate
+from clsclip.model.match import Match
 from clsclip.model.registry import find_model
 from clsclip.predict.transforms import resize, to_tensor
 from clsclip.training.scenes import Scenes
@@ -51,9 +51,11 @@ class Question:
     truth: Tensor
 
 
-def questions(model: ClsClip, count: int) -> list[Question]:
-    """Some words of each scene, half of them unseen ones, and an absent one beside each."""
-    assert model.match is not None
+def questions(model: ClsClip, match: Match, count: int) -> list[Question]:
+    """Some words of each scene, half of them unseen ones, and an absent one beside each.
+
+    ``match`` is the comparison of the model, which was taken out of it.
+    """
     scenes, rng = Scenes(SEED, count=count), np.random.default_rng(SEED)
     unseen = withheld(scenes.words, word_list(str(UNSEEN)))
     side = model.image_size // 2
@@ -72,11 +74,8 @@ def questions(model: ClsClip, count: int) -> list[Question]:
             for asked in (word, str(rng.choice(absent))):
                 text = model.text_cls([asked])
                 tokens = model.guide(encoded.shallow, text)
-                patches = tokens[:, 1:]
-                logits = model.decoder(patches, encoded.grid, encoded.detail, None)
-                if model.presence is not None:
-                    logits = gate(logits, model.presence(tokens))
-                fits = model.match(patches, text[:, None]).unflatten(2, encoded.grid)
+                logits, _ = model.read(tokens, encoded, text)
+                fits = match(tokens[:, 1:], text[:, None]).unflatten(2, encoded.grid)
                 found.append(
                     Question(
                         word,
@@ -109,10 +108,11 @@ def main() -> int:
     model = load_model(find_model(args.model)).eval()
     if model.match is None:
         parser.error(f"The model '{args.model}' compares nothing; train one with fit --match.")
+    match, model.match = model.match, None
     with torch.inference_mode():
-        asked = questions(model, args.scenes)
+        asked = questions(model, match, args.scenes)
     unseen = withheld([each.word for each in asked], word_list(str(UNSEEN)))
-    own = (float(model.match.scale), float(model.match.shift))
+    own = (float(match.scale), float(match.shift))
     print("| scale | shift | unseen | seen | unseen, shuffled | seen, shuffled |")
     print("| --- | --- | --- | --- | --- | --- |")
     for scale, shift in (own, *product(SCALES, SHIFTS)):
